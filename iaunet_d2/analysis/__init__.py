@@ -1,0 +1,5 @@
+"""Counting and describing models."""
+
+from .summary import Summary, summarize
+
+__all__ = ["Summary", "summarize"]

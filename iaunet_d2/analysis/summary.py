@@ -1,0 +1,138 @@
+"""Parameters and multiply-accumulates of a model, in all and per part.
+
+GMACs are fvcore's count (one multiply-accumulate is one), as in the paper's tables; papers that print "FLOPs" of 2 per
+multiply-accumulate report twice as much. fvcore does not know fused attention and deformable convolution; the handles
+below count them.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+
+@dataclass
+class Part:
+    """A direct part of the network."""
+
+    name: str
+    parameters: int
+    gmacs: float
+
+
+@dataclass
+class Summary:
+    """What :func:`summarize` gives.
+
+    Attributes:
+        parameters: number of parameters.
+        gmacs: 1e9 multiply-accumulates for one image.
+        size: the image's side in pixels.
+        parts: the same per part of the network.
+    """
+
+    parameters: int
+    gmacs: float
+    size: int
+    parts: list[Part]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """Aligned text, one line per part."""
+        rows = [(p.name, p.parameters, p.gmacs) for p in self.parts]
+        rows.append(("total", self.parameters, self.gmacs))
+        width = max(len(name) for name, _, _ in rows)
+        lines = [f"{'part':<{width}}  {'parameters':>12}  {'GMACs':>8}"]
+        lines += [f"{name:<{width}}  {count:>12,}  {gmacs:>8.2f}" for name, count, gmacs in rows]
+        lines.append(
+            f"one {self.size} x {self.size} image; GMACs as fvcore counts them (2 x GMACs = {2 * self.gmacs:.2f} GFLOPs)"
+        )
+        return "\n".join(lines)
+
+
+def attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter:
+    """Both products of scaled dot-product attention: 2 Lq Lk d per head and image."""
+    query, key = inputs[0].type().sizes(), inputs[1].type().sizes()
+    batch_heads = 1
+    for extent in query[:-2]:
+        batch_heads *= extent
+    return Counter(attention=2 * batch_heads * query[-2] * key[-2] * query[-1])
+
+
+def deform_conv_macs(inputs: list[Any], outputs: list[Any]) -> Counter:
+    """Deformable convolution: C_in / groups * C_out * k * k * H * W per image."""
+    weight, out = inputs[1].type().sizes(), outputs[0].type().sizes()
+    return Counter(deform_conv=weight[1] * weight[2] * weight[3] * out[0] * out[1] * out[2] * out[3])
+
+
+HANDLES = {
+    "aten::scaled_dot_product_attention": attention_macs,
+    "torchvision::deform_conv2d": deform_conv_macs,
+}
+
+
+class _CountedForward(nn.Module):
+    """The network as a function of one tensor, ending where the last masks have the size of the input."""
+
+    def __init__(self, network: nn.Module, every_mask: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.every_mask = every_mask
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        output = self.network(images, None, self.every_mask)
+        masks = [output.masks(i) for i in range(len(output.predictions))]
+        masks[-1] = F.interpolate(masks[-1], size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return [p.class_logits for p in output.predictions] + masks
+
+
+def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
+    """Count a built meta-architecture on one square image.
+
+    Args:
+        model: a meta-architecture with a ``network`` (images, padding, every_block) and ``pixel_mean``.
+        size: side of the image, divisible by 32.
+        train_mode: count what a training step's forward pass computes: the predictions after every query block,
+            and normalisation layers in training mode.
+
+    Raises:
+        ValueError: ``size`` is not divisible by 32.
+    """
+    if size < 32 or size % 32:
+        raise ValueError(f"--size {size}: the side of the image must be a multiple of 32")
+    network = model.network
+    was_training = network.training
+    network.train(train_mode)
+    images = torch.zeros(1, len(model.pixel_mean), size, size, device=model.pixel_mean.device)
+    counted = _CountedForward(network, train_mode or model.aux_at_inference)
+    counted.train(train_mode)
+    analysis = FlopCountAnalysis(counted, images).set_op_handle(**HANDLES)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with torch.no_grad():
+        macs = analysis.by_module()
+    network.train(was_training)
+    parts = [
+        Part(name, sum(p.numel() for p in module.parameters()), macs[f"network.{name}"] / 1e9)
+        for name, module in _parts(network)
+    ]
+    rest = macs[""] / 1e9 - sum(part.gmacs for part in parts)
+    parts.append(Part("mask products", 0, rest))
+    return Summary(sum(p.numel() for p in network.parameters()), macs[""] / 1e9, size, parts)
+
+
+def _parts(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The backbone, and the direct children of the decoders."""
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in network.named_children():
+        if name == "backbone":
+            parts.append((name, child))
+        else:
+            parts += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
+    return parts

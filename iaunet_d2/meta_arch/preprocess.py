@@ -1,0 +1,44 @@
+"""What every meta-architecture does to its images first."""
+
+import torch
+from detectron2.structures import ImageList
+from torch import Tensor
+
+
+def normalize_images(images: list[Tensor], mean: Tensor, std: Tensor, how: str) -> list[Tensor]:
+    """Normalise each image (C, H, W).
+
+    Args:
+        mean, std: (C, 1, 1), used with ``how="dataset"``.
+        how: ``dataset``, or ``image`` for each image's own mean and standard deviation per channel.
+
+    Raises:
+        ValueError: unknown ``how``, or images of another number of channels.
+    """
+    if how not in ("dataset", "image"):
+        raise ValueError(f"INPUT.NORMALIZE is {how!r}; it is 'dataset' or 'image'")
+    normalized = []
+    for image in images:
+        if image.shape[0] != mean.shape[0]:
+            raise ValueError(
+                f"an image has {image.shape[0]} channels, the network expects {mean.shape[0]} "
+                "(the entries of MODEL.PIXEL_MEAN); choose channels with INPUT.CHANNELS"
+            )
+        image = image.float()
+        if how == "image":
+            deviation = image.std(dim=(1, 2), keepdim=True, unbiased=False)
+            normalized.append((image - image.mean(dim=(1, 2), keepdim=True)) / deviation.clamp(min=1e-3))
+        else:
+            normalized.append((image - mean) / std)
+    return normalized
+
+
+def padding_mask(images: ImageList) -> Tensor | None:
+    """Bool (B, H, W), True where the batch is padding; None where no image is padded."""
+    batch, _, height, width = images.tensor.shape
+    if all(tuple(size) == (height, width) for size in images.image_sizes):
+        return None
+    mask = torch.ones(batch, height, width, dtype=torch.bool, device=images.tensor.device)
+    for row, (h, w) in zip(mask, images.image_sizes, strict=True):
+        row[:h, :w] = False
+    return mask

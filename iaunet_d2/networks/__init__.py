@@ -1,0 +1,37 @@
+"""Pure PyTorch networks: tensors in, tensors out. Nothing here imports detectron2 or the rest of the package."""
+
+from .backbone import BackboneWeightsError, TimmBackbone
+from .criterion import SetCriterion, Target, dice_loss
+from .iaunet import IAUNetOutput, IAUNetwork
+from .inference import ScoredMasks, mask_nms, rescored_instances
+from .matcher import CostWeights, Match, dice_cost, hungarian, mask_cost, matching_costs
+from .pixel_decoder import PixelDecoder
+from .points import sample_points, uncertain_points
+from .position import sine_position_encoding
+from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
+
+__all__ = [
+    "BackboneWeightsError",
+    "CostWeights",
+    "IAUNetOutput",
+    "IAUNetwork",
+    "Match",
+    "PixelDecoder",
+    "QueryDecoder",
+    "QueryPrediction",
+    "ScoredMasks",
+    "SetCriterion",
+    "Target",
+    "TimmBackbone",
+    "dice_cost",
+    "dice_loss",
+    "hungarian",
+    "mask_cost",
+    "mask_logits",
+    "mask_nms",
+    "matching_costs",
+    "rescored_instances",
+    "sample_points",
+    "sine_position_encoding",
+    "uncertain_points",
+]

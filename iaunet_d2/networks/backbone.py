@@ -1,0 +1,117 @@
+"""Feature pyramids from timm (https://github.com/huggingface/pytorch-image-models)."""
+
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+STRIDES = (4, 8, 16, 32)
+
+
+class BackboneWeightsError(RuntimeError):
+    """Backbone weights that were asked for could not be had."""
+
+
+class TimmBackbone(nn.Module):
+    """Maps at strides 4, 8, 16 and 32 of any timm model with ``features_only``.
+
+    Channels-last maps (Swin) are permuted, and get one channel LayerNorm per level as in Mask2Former and in the
+    authors' IAUNet.
+
+    Args:
+        name: timm model name, for example ``resnet50`` or ``swin_base_patch4_window12_384``.
+        in_channels: channels of the input image.
+        pretrained: take ImageNet weights through timm, which downloads them on first use.
+        checkpoint: local file with backbone weights instead.
+        drop_path_rate: stochastic depth; 0 leaves timm's default untouched for models without it.
+
+    Raises:
+        ValueError: the model does not have maps at the four strides.
+        BackboneWeightsError: the weights cannot be downloaded or read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_channels: int = 3,
+        pretrained: bool = False,
+        checkpoint: str = "",
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        kwargs = {"features_only": True, "out_indices": (-4, -3, -2, -1), "in_chans": in_channels}
+        if "swin" in name:
+            kwargs["strict_img_size"] = False
+        if drop_path_rate > 0:
+            kwargs["drop_path_rate"] = drop_path_rate
+        self.body = _create(name, pretrained and not checkpoint, kwargs)
+        reductions = tuple(self.body.feature_info.reduction())
+        if reductions != STRIDES:
+            raise ValueError(
+                f"MODEL.TIMM.NAME {name!r} gives maps at strides {reductions}; IAUNet needs {STRIDES}"
+            )
+        if checkpoint:
+            _load_checkpoint(self.body, checkpoint)
+        self.channels: list[int] = list(self.body.feature_info.channels())
+        self.channels_last = getattr(self.body, "output_fmt", None) is not None and "NHWC" in str(
+            self.body.output_fmt
+        )
+        norms = [nn.LayerNorm(c) if self.channels_last else nn.Identity() for c in self.channels]
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (B, C, H, W), H and W divisible by 32, to four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32."""
+        maps = [norm(m) for norm, m in zip(self.norms, self.body(images), strict=True)]
+        if self.channels_last:
+            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]  # (B, H, W, C) -> (B, C, H, W)
+        return maps
+
+
+def _create(name: str, pretrained: bool, kwargs: dict) -> nn.Module:
+    if not pretrained:
+        return timm.create_model(name, pretrained=False, **kwargs)
+    try:
+        return timm.create_model(name, pretrained=True, **kwargs)
+    except Exception as error:
+        raise BackboneWeightsError(
+            f"ImageNet weights of {name!r} could not be downloaded ({type(error).__name__}: {error}). "
+            "Without a network set MODEL.TIMM.PRETRAINED False to start from random weights, or "
+            "MODEL.TIMM.CHECKPOINT <file> to read them from a local file."
+        ) from error
+
+
+def _load_checkpoint(body: nn.Module, file: str) -> None:
+    """Read backbone weights; the classifier of an ImageNet file is the only thing that may be left over."""
+    if not Path(file).is_file():
+        raise BackboneWeightsError(f"MODEL.TIMM.CHECKPOINT {file!r} does not exist")
+    state = _read_state(file)
+    state = state.get("model", state.get("state_dict", state))
+    own = body.state_dict()
+    # timm's FeatureListNet joins nested names with "_" ("layers.0" -> "layers_0"): compare without the difference.
+    flat = {key.replace(".", "_"): key for key in own}
+    fitting = {}
+    for key, value in state.items():
+        target = flat.get(key.removeprefix("body.").replace(".", "_"))
+        if target is not None and own[target].shape == value.shape:
+            fitting[target] = value
+    missing = sorted(set(own) - set(fitting) - {k for k in own if k.endswith("num_batches_tracked")})
+    if missing:
+        raise BackboneWeightsError(
+            f"MODEL.TIMM.CHECKPOINT {file!r} does not fit the backbone: {len(missing)} of {len(own)} tensors are "
+            f"missing or of another shape, the first {missing[:5]}"
+        )
+    body.load_state_dict(fitting, strict=False)
+
+
+def _read_state(file: str) -> dict:
+    if file.endswith(".safetensors"):
+        from safetensors.torch import load_file  # comes with timm
+
+        return load_file(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise BackboneWeightsError(f"MODEL.TIMM.CHECKPOINT {file!r} cannot be read: {error}") from error
+
+

@@ -1,0 +1,234 @@
+"""The query (transformer) decoder: object queries refined on each level's mask features (section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import init_normal
+from .position import sine_position_encoding
+
+
+@dataclass
+class QueryPrediction:
+    """What one query block predicts.
+
+    Attributes:
+        class_logits: (B, Q, K + 1), the last class is "no object".
+        mask_embeddings: (B, Q, C); a mask's logits are their product with the mask features.
+    """
+
+    class_logits: Tensor
+    mask_embeddings: Tensor
+
+
+def mask_logits(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
+    """(B, Q, C) and (B, C, H, W) to (B, Q, H, W)."""
+    return torch.einsum("bqc,bchw->bqhw", mask_embeddings, mask_features)
+
+
+class Attention(nn.Module):
+    """Multi-head attention through ``scaled_dot_product_attention``, with biases in every projection."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"MODEL.IAUNET.HIDDEN_DIM {dim} is not divisible by NUM_HEADS {num_heads}")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, Q, C).
+            key, value: (B, L, C).
+            allowed: bool, broadcastable to (B, heads, Q, L): True where attention may go; every row needs one True.
+
+        Returns:
+            (B, Q, C).
+        """
+        q, k, v = self._split(self.query(query)), self._split(self.key(key)), self._split(self.value(value))
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return self.output(mixed.transpose(1, 2).flatten(2))  # (B, heads, Q, C/heads) -> (B, Q, C)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> (B, heads, L, C/heads)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class QueryBlock(nn.Module):
+    """Cross-attention to the mask features, self-attention, feed-forward; each with a residual and a post-norm."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.cross_attention = Attention(dim, num_heads, dropout)
+        self.self_attention = Attention(dim, num_heads, dropout)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, ffn_dim), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(ffn_dim, dim)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        queries: Tensor,
+        query_position: Tensor,
+        memory: Tensor,
+        memory_position: Tensor,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """Refine queries.
+
+        Args:
+            queries: (B, Q, C).
+            query_position: (Q, C).
+            memory: mask features of one level, flattened, (B, L, C).
+            memory_position: (L, C).
+            allowed: see :meth:`Attention.forward`.
+
+        Returns:
+            (B, Q, C).
+        """
+        placed = queries + query_position
+        change = self.cross_attention(placed, memory + memory_position, memory, allowed)
+        queries = self.norms[0](queries + self.dropout(change))
+        placed = queries + query_position
+        queries = self.norms[1](queries + self.dropout(self.self_attention(placed, placed, queries)))
+        return self.norms[2](queries + self.dropout(self.ffn(queries)))
+
+
+class QueryDecoder(nn.Module):
+    """Learned queries, ``levels * blocks_per_level`` query blocks without shared weights, and the prediction heads.
+
+    Args:
+        dim: channels of queries and features.
+        num_queries: object queries.
+        num_classes: K, "no object" not counted.
+        levels: decoder levels that the blocks read.
+        blocks_per_level: L of Table 4.
+        order: ``sequential`` (all blocks of a level, then the next) or ``cycle`` (round-robin over the levels).
+        num_heads, ffn_dim, dropout: of each block.
+        masked_attention: let a query attend only inside its own predicted mask (Mask2Former, section 3.2.1).
+
+    Raises:
+        ValueError: unknown ``order``.
+    """
+
+    def __init__(
+        self,
+        dim: int = 256,
+        num_queries: int = 100,
+        num_classes: int = 1,
+        levels: int = 3,
+        blocks_per_level: int = 3,
+        order: str = "sequential",
+        num_heads: int = 8,
+        ffn_dim: int = 1024,
+        dropout: float = 0.0,
+        masked_attention: bool = False,
+    ) -> None:
+        super().__init__()
+        self.level_of_block = _block_levels(levels, blocks_per_level, order)
+        self.masked_attention = masked_attention
+        self.query_features = nn.Embedding(num_queries, dim)
+        self.query_positions = nn.Embedding(num_queries, dim)
+        self.blocks = nn.ModuleList(
+            QueryBlock(dim, num_heads, ffn_dim, dropout) for _ in self.level_of_block
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.class_head = nn.Linear(dim, num_classes + 1)
+        self.mask_head = nn.Linear(dim, dim)
+        init_normal(self.class_head)
+        init_normal(self.mask_head)
+
+    def forward(
+        self,
+        levels: Sequence[Tensor],
+        mask_features: Tensor,
+        padding: Tensor | None = None,
+        every_block: bool = True,
+    ) -> list[QueryPrediction]:
+        """Refine the queries on the levels' features, and predict.
+
+        Args:
+            levels: mask features, coarsest first, each (B, C, h, w).
+            mask_features: the mask head's map (B, C, H, W), read here only for masked attention.
+            padding: bool (B, H_in, W_in), True where the input is padding; None where nothing is.
+            every_block: predict after every block (deep supervision), not only after the last.
+
+        Returns:
+            one prediction per block in order, or the last alone.
+        """
+        memories = [_Memory.of(features, padding) for features in levels]
+        queries = self.query_features.weight.expand(mask_features.shape[0], -1, -1)
+        position = self.query_positions.weight
+        predictions = []
+        for i, (block, level) in enumerate(zip(self.blocks, self.level_of_block, strict=True)):
+            memory = memories[level]
+            allowed = memory.allowed
+            if self.masked_attention:
+                allowed = self._inside_own_mask(queries, mask_features, memory)
+            queries = block(queries, position, memory.features, memory.position, allowed)
+            if every_block or i == len(self.blocks) - 1:
+                predictions.append(self.predict(queries))
+        return predictions
+
+    def predict(self, queries: Tensor) -> QueryPrediction:
+        """Queries (B, Q, C) to class logits and mask embeddings."""
+        normed = self.norm(queries)
+        return QueryPrediction(self.class_head(normed), self.mask_head(normed))
+
+    @torch.no_grad()
+    def _inside_own_mask(self, queries: Tensor, mask_features: Tensor, memory: "_Memory") -> Tensor:
+        """Where each query may attend: (B, 1, Q, L).
+
+        Resizing is linear, so resizing the features and then multiplying gives the resized mask at 1/16 of the cost.
+        """
+        small = F.interpolate(mask_features, size=memory.size, mode="bilinear", align_corners=False)
+        inside = mask_logits(self.predict(queries).mask_embeddings, small).flatten(2) > 0  # (B, Q, L)
+        inside = inside[:, None]
+        if memory.allowed is not None:
+            inside = inside & memory.allowed
+        nowhere = ~inside.any(dim=-1, keepdim=True)
+        everywhere = memory.allowed if memory.allowed is not None else torch.ones_like(inside)
+        return inside | (nowhere & everywhere)
+
+
+@dataclass
+class _Memory:
+    """One level's features as attention reads them."""
+
+    features: Tensor  # (B, L, C)
+    position: Tensor  # (L, C)
+    allowed: Tensor | None  # (B, 1, 1, L), True on image, False on padding
+    size: tuple[int, int]
+
+    @staticmethod
+    def of(features: Tensor, padding: Tensor | None) -> "_Memory":
+        batch, dim, height, width = features.shape
+        position = sine_position_encoding(height, width, dim, features.device).to(features.dtype)
+        allowed = None
+        if padding is not None:
+            # A cell counts as image where its first pixel does; images are padded at the bottom and on the right.
+            rows, columns = padding.shape[1] // height, padding.shape[2] // width
+            allowed = ~padding[:, ::rows, ::columns].reshape(batch, 1, 1, height * width)
+        return _Memory(features.flatten(2).transpose(1, 2), position, allowed, (height, width))
+
+
+def _block_levels(levels: int, blocks_per_level: int, order: str) -> list[int]:
+    if order == "sequential":
+        return [level for level in range(levels) for _ in range(blocks_per_level)]
+    if order == "cycle":
+        return list(range(levels)) * blocks_per_level
+    raise ValueError(f"MODEL.IAUNET.BLOCK_ORDER is {order!r}; it is 'sequential' or 'cycle'")

@@ -1,0 +1,269 @@
+"""The augmentations. Each draws from numpy's global generator, in the order in which Detectron2 draws."""
+
+import sys
+from typing import Any
+
+import numpy as np
+from fvcore.transforms.transform import (
+    BlendTransform,
+    CropTransform,
+    HFlipTransform,
+    NoOpTransform,
+    PadTransform,
+    Transform,
+    TransformList,
+    VFlipTransform,
+)
+from PIL import Image
+
+from .augmentation import AugInput, Augmentation, as_augmentation
+from .transform import ResizeTransform
+
+__all__ = [
+    "FixedSizeCrop",
+    "RandomApply",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomFlip",
+    "Resize",
+    "ResizeScale",
+    "ResizeShortestEdge",
+]
+
+_BILINEAR = Image.Resampling.BILINEAR
+
+
+class RandomApply(Augmentation):
+    """Another augmentation, or transform, with probability ``prob``; else nothing."""
+
+    def __init__(self, tfm_or_aug: Augmentation | Transform, prob: float = 0.5) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f"a probability is between 0 and 1, got {prob}")
+        self.aug = as_augmentation(tfm_or_aug)
+        self.prob = prob
+
+    def get_transform(self, *args: Any) -> Transform:
+        hit = self._rand_range() < self.prob
+        return self.aug.get_transform(*args) if hit else NoOpTransform()
+
+    def __call__(self, aug_input: AugInput) -> Transform:
+        hit = self._rand_range() < self.prob
+        return self.aug(aug_input) if hit else NoOpTransform()
+
+    def __repr__(self) -> str:
+        return f"RandomApply({self.aug!r}, prob={self.prob})"
+
+
+class RandomFlip(Augmentation):
+    """Mirror along one axis with probability ``prob``; for both axes use two of them."""
+
+    def __init__(
+        self, prob: float = 0.5, *, horizontal: bool = True, vertical: bool = False
+    ) -> None:
+        if horizontal == vertical:
+            raise ValueError("RandomFlip is either horizontal or vertical; use two for both")
+        self.prob = prob
+        self.horizontal = horizontal
+        self.vertical = vertical
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        if self._rand_range() >= self.prob:
+            return NoOpTransform()
+        height, width = image.shape[:2]
+        return HFlipTransform(width) if self.horizontal else VFlipTransform(height)
+
+
+class Resize(Augmentation):
+    """Resize to ``shape``, (height, width) or one side of a square, in pixels."""
+
+    def __init__(self, shape: int | tuple[int, int], interp: int = _BILINEAR) -> None:
+        self.shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
+        self.interp = interp
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        return ResizeTransform(*image.shape[:2], *self.shape, self.interp)
+
+
+class ResizeShortestEdge(Augmentation):
+    """Scale so that the shorter side has a given length, but the longer one at most ``max_size``.
+
+    Args:
+        short_edge_length: pixels; one number, or the two ends of a range, or the numbers to choose from.
+        max_size: pixels.
+        sample_style: "range" or "choice".
+        interp: Pillow's resampling filter.
+
+    Raises:
+        ValueError: another style, or a range that is not two numbers.
+    """
+
+    def __init__(
+        self,
+        short_edge_length: int | tuple[int, ...] | list[int],
+        max_size: int = sys.maxsize,
+        sample_style: str = "range",
+        interp: int = _BILINEAR,
+    ) -> None:
+        if sample_style not in ("range", "choice"):
+            raise ValueError(f'sample_style is "range" or "choice", got {sample_style!r}')
+        lengths = [short_edge_length] * 2 if isinstance(short_edge_length, int) else short_edge_length
+        if sample_style == "range" and len(lengths) != 2:
+            raise ValueError(f"a range of lengths has two ends, got {short_edge_length}")
+        self.short_edge_length = lengths
+        self.max_size = max_size
+        self.sample_style = sample_style
+        self.is_range = sample_style == "range"
+        self.interp = interp
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        if self.is_range:
+            low, high = self.short_edge_length
+            length = int(np.random.randint(low, high + 1))
+        else:
+            length = int(np.random.choice(self.short_edge_length))
+        if length == 0:
+            return NoOpTransform()
+        height, width = image.shape[:2]
+        target = self.get_output_shape(height, width, length, self.max_size)
+        return ResizeTransform(height, width, *target, self.interp)
+
+    @staticmethod
+    def get_output_shape(
+        oldh: int, oldw: int, short_edge_length: int, max_size: int
+    ) -> tuple[int, int]:
+        """The (height, width) that an image of ``oldh`` x ``oldw`` will have."""
+        # The shorter side is set, not computed: a product could round it to another length.
+        ratio = float(short_edge_length) / min(oldh, oldw)
+        sides = [float(short_edge_length), ratio * oldw]
+        if oldh >= oldw:
+            sides = [ratio * oldh, float(short_edge_length)]
+        if (longest := max(sides)) > max_size:
+            sides = [side * (max_size / longest) for side in sides]
+        return int(sides[0] + 0.5), int(sides[1] + 0.5)
+
+
+class ResizeScale(Augmentation):
+    """Scale to fit into a target box that is itself scaled by a random factor (large-scale jittering).
+
+    Args:
+        min_scale, max_scale: range of the factor.
+        target_height, target_width: the box, in pixels.
+        interp: Pillow's resampling filter.
+    """
+
+    def __init__(
+        self,
+        min_scale: float,
+        max_scale: float,
+        target_height: int,
+        target_width: int,
+        interp: int = _BILINEAR,
+    ) -> None:
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        factor = np.random.uniform(self.min_scale, self.max_scale)
+        size = np.array(image.shape[:2])
+        box = np.array((self.target_height, self.target_width)) * factor
+        target = np.round(size * np.min(box / size)).astype(int).tolist()
+        return ResizeTransform(*image.shape[:2], *target, self.interp)
+
+
+class FixedSizeCrop(Augmentation):
+    """Cut a random piece of ``crop_size`` out; pad at the right and the bottom where the image is smaller.
+
+    Args:
+        crop_size: (height, width) in pixels.
+        pad: whether to pad.
+        pad_value: what images are padded with.
+        seg_pad_value: what segmentations are padded with.
+    """
+
+    def __init__(
+        self,
+        crop_size: tuple[int, int],
+        pad: bool = True,
+        pad_value: float = 128.0,
+        seg_pad_value: int = 255,
+    ) -> None:
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> TransformList:
+        size, target = np.array(image.shape[:2]), np.array(self.crop_size)
+        # One draw for both axes: the piece lies on the diagonal of what can be cut off.
+        top, left = np.round(np.maximum(size - target, 0) * np.random.uniform(0.0, 1.0)).astype(int)
+        steps = [CropTransform(left, top, target[1], target[0], size[1], size[0])]
+        if self.pad:
+            below, right = np.maximum(target - size, 0)
+            kept = np.minimum(size, target)
+            values = (self.pad_value, self.seg_pad_value)
+            steps.append(PadTransform(0, 0, right, below, kept[1], kept[0], *values))
+        return TransformList(steps)
+
+
+class RandomCrop(Augmentation):
+    """Cut a random piece out.
+
+    Args:
+        crop_type: how its size follows from ``crop_size`` = (a, b) in an image of H x W pixels: "relative",
+            a·H x b·W; "relative_range", the same with factors drawn from [a, 1] and [b, 1]; "absolute", a x b;
+            "absolute_range", sides drawn from [a, b]. No side is longer than the image's.
+        crop_size: (a, b).
+
+    Raises:
+        ValueError: another type.
+    """
+
+    def __init__(self, crop_type: str, crop_size: tuple[float, float]) -> None:
+        known = ("relative_range", "relative", "absolute", "absolute_range")
+        if crop_type not in known:
+            raise ValueError(f"crop_type is one of {', '.join(known)}, got {crop_type!r}")
+        self.crop_type = crop_type
+        self.crop_size = crop_size
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        size = image.shape[:2]
+        height, width = self.get_crop_size(size)
+        if height > size[0] or width > size[1]:
+            raise ValueError(f"{self} wants {height} x {width} pixels of an image of {size}")
+        top = np.random.randint(size[0] - height + 1)
+        left = np.random.randint(size[1] - width + 1)
+        return CropTransform(left, top, width, height)
+
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the piece to cut from an image of (height, width), in pixels."""
+        if self.crop_type == "absolute":
+            return tuple(min(pair) for pair in zip(self.crop_size, image_size))  # type: ignore
+        if self.crop_type == "absolute_range":
+            low, high = self.crop_size
+            sides = [np.random.randint(min(s, low), min(s, high) + 1) for s in image_size]
+            return sides[0], sides[1]
+        factors = np.asarray(self.crop_size, dtype=np.float32)
+        if self.crop_type == "relative_range":
+            factors = factors + np.random.rand(2) * (1 - factors)
+        else:
+            factors = np.asarray(self.crop_size)
+        return int(image_size[0] * factors[0] + 0.5), int(image_size[1] * factors[1] + 0.5)
+
+
+class RandomContrast(Augmentation):
+    """Blend with the image's mean: contrast times a factor from [``intensity_min``, ``intensity_max``)."""
+
+    def __init__(self, intensity_min: float, intensity_max: float) -> None:
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        factor = np.random.uniform(self.intensity_min, self.intensity_max)
+        return BlendTransform(image.mean(), 1 - factor, factor)
+
+
+class RandomBrightness(Augmentation):
+    """Blend with black: brightness times a factor from [``intensity_min``, ``intensity_max``)."""
+
+    def __init__(self, intensity_min: float, intensity_max: float) -> None:
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        factor = np.random.uniform(self.intensity_min, self.intensity_max)
+        return BlendTransform(0, 1 - factor, factor)

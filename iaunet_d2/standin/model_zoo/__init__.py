@@ -1,0 +1,36 @@
+"""Detectron2's model zoo, which the stand-in does not carry: every request is answered by how to get it."""
+
+from typing import Any, NoReturn
+
+__all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
+
+
+def get_config_file(config_path: str) -> str:
+    """Path of a stock config.
+
+    Raises:
+        RuntimeError: always; stock configs come with Detectron2 itself.
+    """
+    _refuse(config_path)
+
+
+def get_config(config_path: str, trained: bool = False) -> Any:
+    """A stock config; see :func:`get_config_file`."""
+    _refuse(config_path)
+
+
+def get_checkpoint_url(config_path: str) -> str:
+    """Address of a stock model's weights; see :func:`get_config_file`."""
+    _refuse(config_path)
+
+
+def get(config_path: str, trained: bool = False, device: str | None = None) -> Any:
+    """A stock model; see :func:`get_config_file`."""
+    _refuse(config_path)
+
+
+def _refuse(config_path: str) -> NoReturn:
+    raise RuntimeError(
+        f"{config_path} is a stock Detectron2 config, and the stand-in has none: install Detectron2"
+        " (https://detectron2.readthedocs.io/tutorials/install.html) to use it."
+    )

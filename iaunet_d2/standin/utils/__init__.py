@@ -1,0 +1,1 @@
+"""Helpers around training: files, logging, events, processes, pictures."""
