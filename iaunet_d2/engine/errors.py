@@ -14,4 +14,4 @@ class OutputError(OSError):
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss or the gradients became infinite or NaN; the message names iteration, loss and files."""
+    """A loss or the gradients became infinite or NaN; the message says when and on what files."""

@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment leaves the old file or the new one, never half of one."""
+"""Writing files so that a kill at any moment leaves the old one or the new one, never half."""
 
 import os
 from collections.abc import Iterator
@@ -11,10 +11,11 @@ TEMPORARY_SUFFIX = ".tmp"
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a neighbour of ``path`` for writing, and move it into place once it is safely on the disk.
+    """Open a neighbour of ``path`` for writing; move it into place once it is on the disk.
 
-    The neighbour has a fixed name (``path`` + ``.tmp``), so that what a killed process left behind is overwritten by
-    the next attempt. It is removed when the block raises; ``path`` is then as it was.
+    The neighbour has a fixed name (``path`` + ``.tmp``), so that what a killed process left behind
+    is overwritten by the next attempt. It is removed when the block raises; ``path`` is then as it
+    was.
 
     Raises:
         OSError: the file cannot be written, for example because the disk is full.
@@ -35,7 +36,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the renaming itself on the disk, where the system lets a folder be opened (not on Windows)."""
+    """Put the renaming itself on the disk, where a folder can be opened (not on Windows)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

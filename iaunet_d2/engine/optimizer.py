@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .errors import ConfigError
 
-BACKBONE_PREFIX = "backbone."
+BACKBONE = "backbone"
 
 NORMS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,  # batch and instance normalisation of every dimension
@@ -33,10 +33,10 @@ Clipper = Callable[[Iterable[Tensor]], Tensor]
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser that ``SOLVER.OPTIMIZER`` names over the groups of :func:`parameter_groups`.
+    """Build the optimiser ``SOLVER.OPTIMIZER`` over the groups of :func:`parameter_groups`.
 
-    Gradients are clipped by the training step (:func:`build_clipper`), not inside the optimiser, because with mixed
-    precision they must be unscaled first.
+    Gradients are clipped by the training step (:func:`build_clipper`), not inside the optimiser,
+    because with mixed precision they must be unscaled first.
 
     Raises:
         ConfigError: the optimiser's name is unknown.
@@ -57,17 +57,19 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
-    """Sort the trainable parameters by learning rate and weight decay, one group for each combination.
+    """Group the trainable parameters by learning rate and weight decay.
 
-    - Parameters below ``backbone`` learn at ``BASE_LR * BACKBONE_MULTIPLIER``.
-    - Weights and biases of normalisation layers decay by ``WEIGHT_DECAY_NORM``, embeddings (``nn.Embedding``, learned
-      queries and positions) by ``WEIGHT_DECAY_EMBED``, everything else by ``WEIGHT_DECAY``: biases too, unless
-      ``WEIGHT_DECAY_BIAS`` says otherwise, as in Mask2Former.
+    - Parameters of a module named ``backbone`` learn at ``BASE_LR * BACKBONE_MULTIPLIER``.
+    - Weights and biases of normalisation layers decay by ``WEIGHT_DECAY_NORM``, embeddings
+      (``nn.Embedding``, learned queries and positions) by ``WEIGHT_DECAY_EMBED``, everything else
+      by ``WEIGHT_DECAY``: biases too, unless ``WEIGHT_DECAY_BIAS`` says otherwise, as in
+      Mask2Former.
 
     A parameter that two modules share is listed once, under its first name.
 
     Returns:
-        Dicts with ``params``, ``lr`` and ``weight_decay``, in the order of first appearance in the model.
+        Dicts with ``params``, ``lr`` and ``weight_decay``, in the order of first appearance in the
+        model.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
@@ -84,7 +86,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 
 def _learning_rate(cfg: CfgNode, full_name: str) -> float:
     rate = float(cfg.SOLVER.BASE_LR)
-    if full_name.startswith(BACKBONE_PREFIX):
+    if BACKBONE in full_name.split("."):
         rate *= cfg.SOLVER.BACKBONE_MULTIPLIER
     if full_name.rpartition(".")[2] == "bias":
         rate *= cfg.SOLVER.BIAS_LR_FACTOR
@@ -105,7 +107,8 @@ def build_clipper(cfg: CfgNode) -> Clipper:
     """Build the function that clips gradients in place as ``SOLVER.CLIP_GRADIENTS`` asks.
 
     Returns:
-        A function from the parameters to the 2-norm over all their gradients before clipping, a scalar tensor.
+        A function from the parameters to the 2-norm over all their gradients before clipping, a
+        scalar tensor.
 
     Raises:
         ConfigError: ``CLIP_TYPE`` is unknown.

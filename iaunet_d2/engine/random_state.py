@@ -1,4 +1,4 @@
-"""Random numbers by counter: every step starts from a state that its position in the run alone decides."""
+"""Random numbers by counter: a step's position in the run alone decides its random state."""
 
 import random
 
@@ -9,8 +9,9 @@ import torch
 def seed_by_counter(seed: int, *counter: int) -> None:
     """Set the states of Python's, NumPy's and torch's generators from ``(seed, *counter)``.
 
-    With ``counter = (iteration, rank)`` before each training step there is no random state to carry over a restart:
-    a resumed run draws the same numbers as an uninterrupted one, on any number of processes.
+    With ``counter = (iteration, rank)`` before each training step there is no random state to carry
+    over a restart: a resumed run draws the same numbers as an uninterrupted one, on any number of
+    processes.
 
     Args:
         seed: seed of the run, not negative.
@@ -18,5 +19,5 @@ def seed_by_counter(seed: int, *counter: int) -> None:
     """
     words = np.random.SeedSequence((seed, *counter)).generate_state(6, dtype=np.uint32)
     random.seed(int(words[0]) << 32 | int(words[1]))
-    np.random.seed(words[2:4])  # noqa: NPY002  (augmentations and samplers use the global generator)
+    np.random.seed(words[2:4])
     torch.manual_seed(int(words[4]) << 31 | int(words[5]) >> 1)

@@ -1,4 +1,4 @@
-"""One training step: accumulation, mixed precision, clipping, and a stop at the first loss that is not finite."""
+"""One training step: accumulation, mixed precision, clipping, a stop when not finite."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -25,9 +25,10 @@ Batch = list[dict[str, Any]]
 class Step(SimpleTrainer):
     """A step over ``accumulate_steps`` batches in single precision.
 
-    The gradient is that of the mean of the batches' losses. Every loss is checked before its backward pass, and the
-    gradients before the update, so that the weights never become NaN: when the check fails, on whichever process, all
-    processes raise together, with model and optimiser as the iteration before left them.
+    The gradient is that of the mean of the batches' losses. Every loss is checked before its
+    backward pass, and the gradients before the update, so that the weights never become NaN: when
+    the check fails, on whichever process, all processes raise together, with model and optimiser as
+    the iteration before left them.
 
     Args:
         model: returns a dict of scalar losses for a batch.
@@ -80,7 +81,7 @@ class Step(SimpleTrainer):
             storage.put_scalar("total_loss", sum(losses.values()))
 
     def _accumulate(self) -> tuple[dict[str, float], list[Batch], float]:
-        """Losses averaged over batches and processes, the batches, and the seconds spent waiting for them."""
+        """Mean losses over batches and processes, the batches, and the seconds waited for them."""
         totals: dict[str, float] = {}
         batches: list[Batch] = []
         data_time = 0.0
@@ -99,7 +100,7 @@ class Step(SimpleTrainer):
         return totals, batches, data_time
 
     def _agreed(self, losses: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        """Losses averaged over the processes; raise on all of them when one of them has a loss that is not finite."""
+        """Losses averaged over the processes; one that is not finite raises on all of them."""
         names = sorted(losses)
         own = torch.stack([losses[name].detach().float() for name in names])
         mean = own.clone()
@@ -121,7 +122,8 @@ class Step(SimpleTrainer):
         causes = list(dict.fromkeys(cause for causes, _ in told for cause in causes))
         names = list(dict.fromkeys(file for _, files in told for file in files))
         raise NonFiniteLossError(
-            f"iteration {self.iter}: {', '.join(causes)} is not finite; the files of that batch: {', '.join(names)}."
+            f"iteration {self.iter}: {', '.join(causes)} is not finite; the files of that batch: "
+            f"{', '.join(names)}."
         )
 
     def _update(self, batches: list[Batch]) -> float:
@@ -145,7 +147,7 @@ class Step(SimpleTrainer):
 
 
 class AmpStep(Step, AMPTrainer):
-    """The same step with its forward pass in half precision, and loss scaling where the precision needs it."""
+    """The same step with its forward pass in half precision, and loss scaling where needed."""
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = next(self.model.parameters()).device
@@ -157,8 +159,8 @@ class AmpStep(Step, AMPTrainer):
     def _update(self, batches: list[Batch]) -> float:
         self.grad_scaler.unscale_(self.optimizer)
         norm = self.clip(self.model.parameters())
-        # A large scale overflows now and then: the scaler then skips the update and lowers itself. Overflow without
-        # any scaling left is the model's own.
+        # A large scale overflows now and then: the scaler then skips the update and lowers itself.
+        # Overflow without any scaling left is the model's own.
         if not torch.isfinite(norm) and self.grad_scaler.get_scale() <= 1.0:
             self._stop([f"gradient norm = {norm.item()}"], batches)
         self.grad_scaler.step(self.optimizer)
@@ -186,11 +188,14 @@ def build_step(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer)
         return Step(model, optimizer, **common)
     name = cfg.SOLVER.AMP.PRECISION
     if name not in PRECISIONS:
-        raise ConfigError(f"SOLVER.AMP.PRECISION {name!r} is unknown; use {' or '.join(PRECISIONS)}")
+        raise ConfigError(
+            f"SOLVER.AMP.PRECISION {name!r} is unknown; use {' or '.join(PRECISIONS)}"
+        )
     on_cuda = next(model.parameters()).device.type == "cuda"
     if name == "float16" and not on_cuda:
         raise ConfigError(
-            f"SOLVER.AMP.PRECISION float16 needs a CUDA device, and MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
+            "SOLVER.AMP.PRECISION float16 needs a CUDA device, and MODEL.DEVICE is "
+            f"{cfg.MODEL.DEVICE!r}; "
             "use bfloat16, or SOLVER.AMP.ENABLED False"
         )
     scaler = _grad_scaler(enabled=name == "float16")
@@ -205,14 +210,16 @@ def _grad_scaler(enabled: bool) -> Any:
 
 
 def running_statistics(model: nn.Module) -> list[Tensor]:
-    """The tensors that a forward pass in training mode changes: the running statistics of batch normalisation."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+    """What a forward pass in training changes: running statistics of batch normalisation."""
+    layers = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training
+    ]
     tensors = [t for m in layers for t in (m.running_mean, m.running_var, m.num_batches_tracked)]
     return [t for t in tensors if t is not None]
 
 
 def _average_over_processes(tensors: list[Tensor]) -> None:
-    """Give every process the mean of the running statistics, so that all evaluate, save and resume the same model."""
+    """Give every process the mean, so that all evaluate, save and resume the same model."""
     tensors = [t for t in tensors if t.is_floating_point()]
     if comm.get_world_size() == 1 or not tensors:
         return

@@ -20,7 +20,7 @@ class DetectionCheckpointer(Checkpointer):
     """fvcore's ``Checkpointer``, writing on the main process only and reading tensors only.
 
     A file is a dict with ``model`` (state dict), one entry per checkpointable (``trainer`` holds
-    iteration, optimizer and hooks, the LR schedule among them), and what else was given to ``save``.
+    iteration, optimizer and hooks, the LR schedule among them), and what else ``save`` was given.
     The name of the newest file stands in ``last_checkpoint`` beside it.
 
     Args:
@@ -62,7 +62,7 @@ class DetectionCheckpointer(Checkpointer):
             return torch.load(f, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise pickle.UnpicklingError(
-                f"{f} was not read: it holds Python objects beside tensors, or it is no PyTorch file"
+                f"{f} was not read: it holds Python objects beside tensors, or is no PyTorch file"
                 f" ({error})"
             ) from error
 

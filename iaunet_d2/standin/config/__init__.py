@@ -1,4 +1,4 @@
-"""Experiment settings: the nested :class:`CfgNode` and the decorator that feeds it to constructors."""
+"""Experiment settings: the config tree, and the decorator that feeds it to constructors."""
 
 from .config import CfgNode, configurable, get_cfg, global_cfg, set_global_cfg
 

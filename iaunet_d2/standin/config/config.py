@@ -19,8 +19,8 @@ _VERSION_1_KEYS = ("MODEL.WEIGHT", "TEST.AUG_ON")
 class CfgNode(_FvcoreNode):
     """fvcore's config tree (nested keys, ``_BASE_`` files, typed merging), with a file version.
 
-    As in Detectron2, YAML tags that build Python objects are allowed by default: read a config from an untrusted source
-    before it is loaded, or pass ``allow_unsafe=False``.
+    As in Detectron2, YAML tags that build Python objects are allowed by default: read a config
+    from an untrusted source before it is loaded, or pass ``allow_unsafe=False``.
     """
 
     @classmethod
@@ -32,7 +32,7 @@ class CfgNode(_FvcoreNode):
 
         Args:
             cfg_filename: path of the YAML file.
-            allow_unsafe: whether YAML tags may build Python objects (fvcore logs a warning when one does).
+            allow_unsafe: whether YAML tags may build Python objects; one that does is logged.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -48,14 +48,14 @@ class CfgNode(_FvcoreNode):
             version = _assumed_version(loaded, self.VERSION, cfg_filename)
         if version != self.VERSION:
             raise ValueError(
-                f"{cfg_filename} is a config of version {version}, this program reads version {self.VERSION}; "
-                "rewrite its keys as Detectron2's documentation lists them"
+                f"{cfg_filename} is a config of version {version}, this program reads version "
+                f"{self.VERSION}; rewrite its keys as Detectron2's documentation lists them"
             )
         self.merge_from_other_cfg(loaded)
 
 
 def _assumed_version(loaded: CfgNode, latest: int, filename: str) -> int:
-    """The version of a file that does not state one: 1 where it has a key of that time, else the latest."""
+    """The version of a file that states none: 1 where it has a key of that time, else latest."""
     for key in _VERSION_1_KEYS:
         section, name = key.split(".")
         if name in loaded.get(section, {}):
@@ -75,7 +75,7 @@ def get_cfg() -> CfgNode:
 
 
 def set_global_cfg(cfg: CfgNode) -> None:
-    """Make ``global_cfg`` hold the keys of ``cfg``, for quick experiments that reach a key from anywhere."""
+    """Make ``global_cfg`` hold the keys of ``cfg``, for quick experiments that need it anywhere."""
     global_cfg.clear()
     global_cfg.update(cfg)
 
@@ -85,7 +85,8 @@ def configurable(
 ) -> Callable[..., Any]:
     """Let a constructor or a function be called with a config in place of its explicit arguments.
 
-    On ``__init__``, the class has a classmethod ``from_config(cls, cfg, ...)`` that returns the keyword arguments::
+    On ``__init__``: the class has a classmethod ``from_config(cls, cfg, ...)``, which returns the
+    keyword arguments::
 
         class Net(nn.Module):
             @configurable
@@ -96,8 +97,8 @@ def configurable(
 
         Net(width=8); Net(cfg); Net(cfg, width=16)
 
-    On a function, the translation is given: ``@configurable(from_config=lambda cfg: {...})``. Keyword arguments that
-    ``from_config`` does not take go to the constructor unchanged.
+    On a function, the translation is given: ``@configurable(from_config=lambda cfg: {...})``.
+    Keyword arguments that ``from_config`` does not take go to the constructor unchanged.
 
     Raises:
         TypeError: the decorator is on something else, or ``from_config`` has the wrong form.
@@ -154,7 +155,7 @@ def _has_config(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _explicit_arguments(
     translate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Keyword arguments of the constructor: what ``translate`` makes of the config, then what it did not take."""
+    """The constructor's arguments: what ``translate`` makes of the config, and what it leaves."""
     parameters = inspect.signature(translate).parameters
     if next(iter(parameters), None) != "cfg":
         raise TypeError(f"the first parameter of {translate.__qualname__} must be 'cfg'")

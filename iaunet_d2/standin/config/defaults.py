@@ -1,6 +1,7 @@
-"""The default config: Detectron2's keys and values, for the sections that are not about one detector.
+"""The default config: Detectron2's keys and values, save for the sections of single detectors.
 
-A key with the suffix ``_TRAIN`` or ``_TEST`` counts in that phase only. Sizes are pixels, periods are iterations.
+A key with the suffix ``_TRAIN`` or ``_TEST`` counts in that phase only. Sizes are pixels, periods
+are iterations.
 """
 
 from .config import CfgNode
@@ -22,10 +23,12 @@ _MODEL = {
 }
 
 _INPUT = {
-    # Channel order ("BGR", or a Pillow mode) and form of the ground-truth masks ("polygon" or "bitmask").
+    # "BGR", or a Pillow mode.
     "FORMAT": "BGR",
+    # Of the ground truth: "polygon" or "bitmask".
     "MASK_FORMAT": "polygon",
-    # Shortest side and limit of the longest; training draws from the tuple ("choice") or its range ("range").
+    # Shortest side, and limit of the longest. Training draws one of the tuple ("choice") or
+    # between its two ("range").
     "MIN_SIZE_TRAIN": (800,),
     "MIN_SIZE_TRAIN_SAMPLING": "choice",
     "MAX_SIZE_TRAIN": 1333,

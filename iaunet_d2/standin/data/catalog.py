@@ -30,10 +30,11 @@ class _Catalog(UserDict):
 
 
 class _DatasetCatalog(_Catalog):
-    """Data-set names and the functions that load them, each giving a list of dicts, one per image."""
+    """Data-set names and the functions that load them, each giving one dict per image."""
 
     def register(self, name: str, func: Callable[[], Any]) -> None:
-        """Make ``func`` the loader of ``name``; it must give the same records whenever it is called.
+        """Make ``func`` the loader of ``name``; it must give the same records whenever it is
+        called.
 
         Raises:
             TypeError: ``func`` cannot be called.
@@ -60,7 +61,7 @@ class _DatasetCatalog(_Catalog):
 
 
 class Metadata(types.SimpleNamespace):
-    """Attributes of one data set (class names, file of the annotations). Once set, they stay as they are."""
+    """What is known of one data set: class names, annotation file. Once set, it stays as it is."""
 
     # Also what a Metadata made without a name reports, so that errors can always tell it.
     name: str = "N/A"
@@ -73,7 +74,7 @@ class Metadata(types.SimpleNamespace):
         if key in self.__dict__ and self.__dict__[key] != value:
             raise ValueError(
                 f"metadata of data set {self.name!r}: {key} is {self.__dict__[key]!r} and cannot "
-                f"become {value!r}; use another data-set name, or remove this one from MetadataCatalog"
+                f"become {value!r}; use another name, or remove this one from MetadataCatalog"
             )
         super().__setattr__(key, value)
 

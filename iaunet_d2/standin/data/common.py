@@ -22,8 +22,9 @@ _FAILURES_TO_TELL = 3
 class _PackedList:
     """A read-only list held as one byte buffer and the end of each pickled item in it.
 
-    Python counts references inside every object, so worker processes that only read a list of dicts still copy its
-    memory page by page. One buffer has one count, and torch shares it with spawned processes too.
+    Python counts references inside every object, so worker processes that only read a list of dicts
+    still copy its memory page by page. One buffer has one count, and torch shares it with spawned
+    processes too.
     """
 
     def __init__(self, items: Iterable[Any]) -> None:
@@ -40,7 +41,7 @@ class _PackedList:
         position = range(len(self))[index]
         start = int(self._ends[position - 1]) if position else 0
         # Written by this process above: nothing foreign is unpickled.
-        return pickle.loads(memoryview(self._bytes[start : int(self._ends[position])].numpy()))
+        return pickle.loads(self._bytes[start : int(self._ends[position])].numpy().data)
 
 
 class DatasetFromList(Dataset):
@@ -81,8 +82,10 @@ class _MappedStream(IterableDataset):
 class MapDataset(Dataset):
     """A function over the items of a data set.
 
-    Over an :class:`~torch.utils.data.IterableDataset` the result is a stream too. ``None`` from the function means
-    that the item is of no use: a stream goes on to the next, a map-style data set gives a random other one instead.
+    Over an :class:`~torch.utils.data.IterableDataset` the result is a stream too. ``None`` from the
+    function means
+    that the item is of no use: a stream goes on to the next, a map-style data set gives a random
+        other one instead.
     """
 
     def __new__(cls, dataset: Any, map_func: Callable[[Any], Any]) -> Any:
@@ -124,8 +127,8 @@ class ToIterableDataset(IterableDataset):
         dataset: the items.
         sampler: their indices; it runs in every worker process, so it must be cheap.
         shard_sampler: leave to each worker its own share of the indices.
-        shard_chunk_size: so many consecutive indices go to one worker; with the batch size, the order of batches is
-            the same for any number of workers.
+        shard_chunk_size: so many consecutive indices go to one worker; with the batch size, the
+            order of batches is the same for any number of workers.
 
     Raises:
         TypeError: a stream is given, or something that is not a sampler.

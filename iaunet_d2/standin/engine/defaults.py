@@ -304,7 +304,7 @@ class DefaultTrainer(TrainerBase):
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-        """Fit a config that was made for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to another number.
+        """Fit a config made for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to another number.
 
         Batch size and learning rate grow with the number (Goyal et al. 2017, "Accurate, Large
         Minibatch SGD"), iterations and periods shrink with it; the batch per process stays.
@@ -328,16 +328,16 @@ class DefaultTrainer(TrainerBase):
         scaled.defrost()
         solver = scaled.SOLVER
         solver.REFERENCE_WORLD_SIZE = num_workers
-        solver.IMS_PER_BATCH = int(round(solver.IMS_PER_BATCH * factor))
+        solver.IMS_PER_BATCH = round(solver.IMS_PER_BATCH * factor)
         solver.BASE_LR *= factor
-        solver.STEPS = tuple(int(round(step / factor)) for step in solver.STEPS)
+        solver.STEPS = tuple(round(step / factor) for step in solver.STEPS)
         for node, key in (
             (solver, "MAX_ITER"),
             (solver, "WARMUP_ITERS"),
             (solver, "CHECKPOINT_PERIOD"),
             (scaled.TEST, "EVAL_PERIOD"),
         ):
-            node[key] = int(round(node[key] / factor))
+            node[key] = round(node[key] / factor)
         logger.info("Config scaled by %g for %d processes:\n%s", factor, num_workers, solver)
         if cfg.is_frozen():
             scaled.freeze()

@@ -7,7 +7,7 @@ import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
@@ -184,7 +184,7 @@ class BestCheckpointer(HookBase):
         eval_period: int,
         checkpointer: Checkpointer,
         val_metric: str,
-        mode: str = "max",
+        mode: Literal["max", "min"] = "max",
         file_prefix: str = "model_best",
     ) -> None:
         if mode not in ("max", "min"):
@@ -243,17 +243,13 @@ class LRScheduler(HookBase):
         """Find optimizer and schedule, and the group whose learning rate stands for all."""
         self._optimizer = self._optimizer or self.trainer.optimizer
         if isinstance(self.scheduler, ParamScheduler):
-            self._scheduler = LRMultiplier(
-                self._optimizer,
-                self.scheduler,
-                self.trainer.max_iter,
-                last_iter=self.trainer.iter - 1,
-            )
+            finished, end = self.trainer.iter - 1, self.trainer.max_iter
+            self._scheduler = LRMultiplier(self._optimizer, self.scheduler, end, finished)
         self._best_param_group_id = self.get_best_param_group_id(self._optimizer)
 
     @staticmethod
     def get_best_param_group_id(optimizer: Optimizer) -> int:
-        """The group of most tensors; where each has one, the first of the commonest learning rate."""
+        """The group of most tensors; where each has one, the first of the commonest rate."""
         sizes = [len(group["params"]) for group in optimizer.param_groups]
         if max(sizes) > 1:
             return sizes.index(max(sizes))

@@ -1,4 +1,4 @@
-"""Detectron2's model zoo, which the stand-in does not carry: every request is answered by how to get it."""
+"""Detectron2's model zoo, which the stand-in does not carry: each request is told where it is."""
 
 from typing import Any, NoReturn
 

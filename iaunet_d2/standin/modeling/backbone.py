@@ -3,11 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from ..config import CfgNode
 from ..layers import ShapeSpec
+from ..utils.registry import Registry
 
 BACKBONE_REGISTRY = Registry("BACKBONE")
 

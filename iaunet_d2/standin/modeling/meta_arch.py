@@ -1,10 +1,10 @@
 """Registry of whole models."""
 
 import torch
-from fvcore.common.registry import Registry
 from torch import nn
 
 from ..config import CfgNode
+from ..utils.registry import Registry
 
 META_ARCH_REGISTRY = Registry("META_ARCH")
 

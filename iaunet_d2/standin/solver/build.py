@@ -57,7 +57,7 @@ def _generate_optimizer_class_with_gradient_clipping(
     per_param_clipper: Clipper | None = None,
     global_clipper: Clipper | None = None,
 ) -> type[Optimizer]:
-    """A subclass of ``optimizer`` that clips before each step: every parameter alone, or all at once."""
+    """A subclass of ``optimizer`` that clips before each step: each parameter alone, or all."""
     if (per_param_clipper is None) == (global_clipper is None):
         raise ValueError("give per_param_clipper or global_clipper, not both")
 

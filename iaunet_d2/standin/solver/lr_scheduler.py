@@ -1,6 +1,6 @@
 """Learning-rate schedules on top of fvcore's, which map progress in [0, 1) to a factor."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
@@ -32,7 +32,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
         scheduler: ParamScheduler,
         warmup_factor: float,
         warmup_length: float,
-        warmup_method: str = "linear",
+        warmup_method: Literal["linear", "constant"] = "linear",
         rescale_interval: bool = False,
     ) -> None:
         first = warmup_factor * scheduler(0.0)

@@ -1,4 +1,4 @@
-"""Axis-parallel boxes. Coordinates are pixels; a box that covers the pixels 2 to 4 reaches from 2.0 to 5.0."""
+"""Axis-parallel boxes, in pixels: one that covers the pixels 2 to 4 reaches from 2.0 to 5.0."""
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum, unique
@@ -27,7 +27,7 @@ class BoxMode(IntEnum):
         """Write boxes in another way.
 
         Args:
-            box: one box as a list or tuple of 4 numbers, or an array or tensor (N, 4); it is not changed.
+            box: a list or tuple of 4 numbers, or an array or tensor (N, 4); it is not changed.
             from_mode: how ``box`` is written.
             to_mode: how the result is written.
 
@@ -47,7 +47,8 @@ class BoxMode(IntEnum):
         single = isinstance(box, (list, tuple))
         if single and len(box) != 4:
             raise ValueError(f"a box has 4 numbers, not {len(box)}: {box}")
-        # Single boxes go through PyTorch's default type, float32 (int64 where all are whole), as in Detectron2.
+        # As in Detectron2, single boxes pass through PyTorch's default type: float32, or int64
+        # where all numbers are whole.
         corners = torch.tensor(box) if single else torch.as_tensor(box).clone()
         sign = 1 if to_mode == BoxMode.XYXY_ABS else -1
         corners[..., 2:] += sign * corners[..., :2]
@@ -113,7 +114,7 @@ class Boxes:
         return (_sides(self.tensor) > threshold).all(dim=1)
 
     def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> torch.Tensor:
-        """Bool (N,): whether a box reaches at most ``boundary_threshold`` pixels out of (height, width)."""
+        """Bool (N,): whether a box leaves (height, width) by at most that many pixels."""
         height, width = box_size
         near = (self.tensor[:, :2] >= -boundary_threshold).all(dim=1)
         limit = self.tensor.new_tensor([width, height]) + boundary_threshold

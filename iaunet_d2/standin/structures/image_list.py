@@ -47,9 +47,10 @@ class ImageList:
 
         Args:
             tensors: images (..., h, w) that differ in h and w only.
-            size_divisibility: the common height and width are multiples of this; 0 or 1 leaves them.
+            size_divisibility: height and width become multiples of this; 0 or 1 leaves them.
             pad_value: fills what is outside of an image.
-            padding_constraints: ``size_divisibility`` here takes precedence; ``square_size`` above 0 sets both sides.
+            padding_constraints: ``size_divisibility`` here takes precedence; ``square_size``
+                above 0 sets both sides.
 
         Raises:
             ValueError: no images, images of different channels, or larger than ``square_size``.
@@ -66,6 +67,6 @@ class ImageList:
             raise ValueError(f"images of {sizes} do not fit in a square of {square}")
         height, width = (math.ceil(side / multiple) * multiple for side in sides)
         batch = tensors[0].new_full((len(sizes), *channels.pop(), height, width), pad_value)
-        for slot, image, (h, w) in zip(batch, tensors, sizes, strict=True):
-            slot[..., :h, :w] = image
+        for index, (h, w) in enumerate(sizes):
+            batch[index, ..., :h, :w] = tensors[index]
         return ImageList(batch, sizes)

@@ -9,8 +9,8 @@ import torch
 class Instances:
     """N instances of one image with named fields, each of length N.
 
-    Fields are set and read as attributes (``instances.scores``); indexing picks instances in all fields:
-    ``instances[instances.scores > 0.5]``. Names that start with ``_`` are no fields.
+    Fields are set and read as attributes (``instances.scores``); indexing picks instances in all
+    fields: ``instances[instances.scores > 0.5]``. Names that start with ``_`` are no fields.
     """
 
     def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:

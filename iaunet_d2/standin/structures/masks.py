@@ -134,7 +134,7 @@ class BitMasks:
 
 
 def _extent(occupied: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """First occupied position and the one after the last of each row (N, L); 0 and 0 where none is."""
+    """First occupied position of each row (N, L) and the one after the last; 0 where none is."""
     length = occupied.shape[1]
     position = torch.arange(length, device=occupied.device)
     start = torch.where(occupied, position, length).amin(dim=1)
@@ -200,7 +200,7 @@ class PolygonMasks:
         return torch.from_numpy(masks).to(boxes.device)
 
     def __getitem__(self, item: Any) -> "PolygonMasks":
-        """The instances of an int, a slice, a list of ints, or a tensor or array of indices or bools.
+        """The instances of an int, a slice, a list of ints, or a tensor of indices or bools.
 
         Raises:
             ValueError: a tensor that is neither.
@@ -210,7 +210,9 @@ class PolygonMasks:
         elif isinstance(item, (torch.Tensor, np.ndarray)):
             index = torch.as_tensor(item)
             if index.dim() != 1 or index.is_floating_point():
-                raise ValueError(f"polygons are not indexed with {index.dtype} {tuple(index.shape)}")
+                raise ValueError(
+                    f"polygons are not indexed with {index.dtype} {tuple(index.shape)}"
+                )
             item = index.nonzero()[:, 0].tolist() if index.dtype == torch.bool else index.tolist()
         if isinstance(item, slice):
             return PolygonMasks(self.polygons[item])
@@ -241,7 +243,7 @@ def _parts(instance: Any) -> list[np.ndarray]:
     for part in parts:
         if len(part) < 6 or len(part) % 2:
             raise ValueError(
-                f"a polygon is three or more x, y pairs, not {len(part)} numbers: Cannot create a polygon"
+                f"Cannot create a polygon: it has {len(part)} numbers, not three or more x, y pairs"
             )
     return parts
 

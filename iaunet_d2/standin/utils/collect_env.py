@@ -23,7 +23,7 @@ _LIBRARIES = (
 
 
 def collect_env_info() -> str:
-    """A table of the platform, the libraries' versions and the GPUs, followed by PyTorch's build settings."""
+    """A table of platform, versions and GPUs, followed by PyTorch's build settings."""
     standin = importlib.import_module(__name__.removesuffix(".utils.collect_env"))
     folder = os.path.dirname(standin.__file__ or "")
     rows = [

@@ -7,7 +7,8 @@ import numpy as np
 
 __all__ = ["colormap", "random_color", "random_colors"]
 
-# 72 hues in steps of the golden angle, so that neighbours in the list differ most, at three saturations and brightnesses.
+# 72 hues in steps of the golden angle, so that neighbours in the list differ most, in
+# three levels of (saturation, brightness).
 _GOLDEN = 0.6180339887498949
 _LEVELS = ((1.0, 0.95), (0.65, 1.0), (0.85, 0.75))
 _PALETTE = np.array(
@@ -37,7 +38,7 @@ def colormap(rgb: bool = False, maximum: int = 255) -> np.ndarray:
 def random_color(rgb: bool = False, maximum: int = 255) -> np.ndarray:
     """One colour (3,), drawn with NumPy's global random numbers."""
     colors = colormap(rgb, maximum)
-    return colors[np.random.randint(len(colors))]  # noqa: NPY002 (follows seed_all_rng)
+    return colors[np.random.randint(len(colors))]  # follows seed_all_rng
 
 
 def random_colors(N: int, rgb: bool = False, maximum: int = 255) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Talk between the processes of one training run. In a single process every function works without communication."""
+"""Talk between the processes of one training run; in a single process, no communication."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 _NO_LOCAL_GROUP = (
     "the process group of this machine does not exist yet: start with launch(), or call "
-    "comm.create_local_process_group(processes_per_machine) after torch.distributed.init_process_group()"
+    "comm.create_local_process_group(processes_per_machine) after init_process_group()"
 )
 
 # "local": the processes of this machine and their number; "gloo": all processes over the CPU.
@@ -35,7 +35,7 @@ def is_main_process() -> bool:
 
 
 def create_local_process_group(num_workers_per_machine: int) -> None:
-    """Group the processes by machine. Every process calls it; called again with the same number it does nothing.
+    """Group the processes by machine. Every process calls it; a second call changes nothing.
 
     Raises:
         ValueError: the processes are not a multiple of ``num_workers_per_machine``.
@@ -81,7 +81,9 @@ def synchronize() -> None:
     if get_world_size() == 1:
         return
     if dist.get_backend() == dist.Backend.NCCL:
-        dist.barrier(device_ids=[torch.cuda.current_device()])  # NCCL guesses the device, with a warning, without it
+        dist.barrier(
+            device_ids=[torch.cuda.current_device()]
+        )  # NCCL guesses the device, with a warning, without it
     else:
         dist.barrier()
 
@@ -96,7 +98,7 @@ def _object_group() -> Any:
 
 
 def all_gather(data: Any, group: Any = None) -> list[Any]:
-    """Every process's ``data`` (any object that pickles), in the order of ranks, on every process."""
+    """Every process's ``data`` (anything that pickles), in the order of ranks, on every process."""
     if get_world_size() == 1:
         return [data]
     group = _object_group() if group is None else group
@@ -106,7 +108,7 @@ def all_gather(data: Any, group: Any = None) -> list[Any]:
 
 
 def gather(data: Any, dst: int = 0, group: Any = None) -> list[Any]:
-    """Every process's ``data`` in the order of ranks on process ``dst``; an empty list on the others."""
+    """Every process's ``data`` in the order of ranks on process ``dst``; elsewhere nothing."""
     if get_world_size() == 1:
         return [data]
     group = _object_group() if group is None else group
@@ -120,12 +122,14 @@ def gather(data: Any, dst: int = 0, group: Any = None) -> list[Any]:
 
 
 def shared_random_seed() -> int:
-    """A random number below 2**31 that is the same on all processes, each of which has to ask for it."""
-    return all_gather(int(np.random.randint(2**31)))[0]  # noqa: NPY002 (follows seed_all_rng)
+    """A random number below 2**31, the same on all processes; each has to ask for it."""
+    return all_gather(int(np.random.randint(2**31)))[0]  # follows seed_all_rng
 
 
-def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Sum or average scalars over all processes; the main process has the result, the others must not use theirs.
+def reduce_dict(
+    input_dict: dict[str, torch.Tensor], average: bool = True
+) -> dict[str, torch.Tensor]:
+    """Sum or average scalars over all processes; only the main process has the result.
 
     Args:
         input_dict: scalar tensors under the same names on every process, on the backend's device.

@@ -32,14 +32,14 @@ def seed_all_rng(seed: int | None = None) -> None:
         seed = os.getpid() + now + int.from_bytes(os.urandom(2), "big")
         logger.info("Using a generated random seed %d", seed)
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (callers draw from NumPy's global state)
+    np.random.seed(seed)  # callers draw from NumPy's global state
     torch.manual_seed(seed)
     torch.cuda.manual_seed_all(seed)
     os.environ["PYTHONHASHSEED"] = str(seed)
 
 
 def setup_environment() -> None:
-    """Configure OpenCV, then run the site's module named in ``$DETECTRON2_ENV_MODULE``; only once per process."""
+    """Configure OpenCV, then run the site's ``$DETECTRON2_ENV_MODULE``; only once per process."""
     global _done
     if _done:
         return

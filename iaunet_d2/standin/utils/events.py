@@ -1,4 +1,4 @@
-"""Scalars, images and histograms of a training run: a storage, and writers to JSON, TensorBoard and the console."""
+"""Scalars and pictures of a training run: a storage, and writers (JSON, TensorBoard, console)."""
 
 import datetime
 import functools
@@ -128,7 +128,7 @@ class EventStorage:
         return self._latest
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """As :meth:`latest`, with the median over the last ``window_size`` iterations for noisy scalars."""
+        """As :meth:`latest`, but of noisy scalars the median over ``window_size`` iterations."""
         smoothed = {}
         for name, (value, iteration) in self._latest.items():
             if self._hints[name]:
@@ -137,7 +137,7 @@ class EventStorage:
         return smoothed
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
-        """Number of the newest values under ``name`` that lie in the last ``window_size`` iterations of it."""
+        """Number of values under ``name`` in the last ``window_size`` iterations that it has."""
         iterations = [iteration for _, iteration in self._buffers[name].values()]
         count = 0
         while count < len(iterations) and iterations[-1 - count] > iterations[-1] - window_size:
@@ -157,11 +157,11 @@ class EventStorage:
         """The current iteration."""
         return self._iter
 
-    @iter.setter
+    @iter.setter  # noqa: A003 (Detectron2's name)
     def iter(self, val: int) -> None:
         self._iter = int(val)
 
-    iteration = iter
+    iteration = iter  # noqa: A003
 
     @contextmanager
     def name_scope(self, name: str) -> Iterator[None]:
@@ -260,10 +260,10 @@ class TensorboardXWriter(EventWriter):
 
 
 class CommonMetricPrinter(EventWriter):
-    """Logs what one watches: time left, losses, metrics, seconds per iteration, learning rate and GPU memory."""
+    """Logs what one watches: time left, losses, metrics, seconds, learning rate and GPU memory."""
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
-        """Losses are medians over ``window_size`` iterations; without ``max_iter`` there is no time left."""
+        """Losses are medians over ``window_size`` iterations; ``max_iter`` gives the time left."""
         self.logger = logging.getLogger("detectron2.utils.events")
         self._max_iter = max_iter
         self._window_size = window_size
@@ -297,7 +297,7 @@ class CommonMetricPrinter(EventWriter):
     def write(self) -> None:
         storage = get_event_storage()
         if storage.iter == self._max_iter:
-            return  # the last iteration was reported; what is written after training is not progress
+            return  # the last iteration was reported; what comes after training is not progress
         eta = self._eta(storage)
         line = f" eta: {eta}  " if eta else " "
         line += f"iter: {storage.iter}  "

@@ -63,8 +63,8 @@ def setup_logger(
     """Let a logger write to the console (main process only) and to a file (every process).
 
     Args:
-        output: a folder, for ``log.txt`` in it, or a file that ends with .txt or .log; processes after the first
-            append ``.rank<n>``. None writes no file.
+        output: a folder, for ``log.txt`` in it, or a file that ends with .txt or .log; processes
+            after the first append ``.rank<n>``. None writes no file.
         distributed_rank: index of this process.
         name: the logger, and so the root of the modules that it hears.
         abbrev_name: stands for ``name`` in the messages; by default "d2" for Detectron2.
@@ -86,7 +86,9 @@ def setup_logger(
     if output is not None:
         is_file = output.endswith((".txt", ".log"))
         path = output if is_file else os.path.join(output, "log.txt")
-        file = logging.StreamHandler(_open_log(path + (f".rank{distributed_rank}" if distributed_rank else "")))
+        file = logging.StreamHandler(
+            _open_log(path + (f".rank{distributed_rank}" if distributed_rank else ""))
+        )
         file.setFormatter(_Formatter(plain, roots, color=False))
         handlers.append(file)
     for root in roots:
@@ -125,14 +127,20 @@ def _caller() -> tuple[str, tuple[str, int, str]]:
 
 
 def log_first_n(
-    lvl: int, msg: str, n: int = 1, *, name: str | None = None, key: str | tuple[str, ...] = "caller"
+    lvl: int,
+    msg: str,
+    n: int = 1,
+    *,
+    name: str | None = None,
+    key: str | tuple[str, ...] = "caller",
 ) -> None:
     """Log only the first ``n`` times.
 
     Args:
         lvl: level, as of :mod:`logging`.
         name: the logger; by default that of the calling module.
-        key: what makes two calls the same: the line of code ("caller"), the text ("message"), or both in a tuple.
+        key: what makes two calls the same: the line of code ("caller"), the text ("message"), or
+            both in a tuple.
 
     Raises:
         ValueError: ``key`` is empty.

@@ -19,8 +19,8 @@ def _shared_seed(seed: int | None) -> int:
 class TrainingSampler(Sampler):
     """An endless stream of indices: permutation after permutation of the data set.
 
-    Process ``r`` of ``n`` takes every ``n``-th index from ``r`` on. Data-loader workers are not accounted for:
-    :class:`~detectron2.data.ToIterableDataset` does that.
+    Process ``r`` of ``n`` takes every ``n``-th index from ``r`` on. Data-loader workers are not
+    accounted for: :class:`~detectron2.data.ToIterableDataset` does that.
 
     Args:
         size: samples in the data set.
@@ -85,7 +85,8 @@ class RandomSubsetTrainingSampler(TrainingSampler):
 
 
 class InferenceSampler(Sampler):
-    """Every sample exactly once, in order: each process has one contiguous part, sizes differing by one at most.
+    """Every sample exactly once, in order: each process has one contiguous part, sizes differing by
+    one at most.
 
     Args:
         size: samples in the data set.

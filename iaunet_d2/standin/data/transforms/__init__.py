@@ -1,4 +1,4 @@
-"""Transforms (what is done to an image and its annotations) and augmentations (which, at random)."""
+"""Transforms: what is done to an image and its annotations. Augmentations: which, at random."""
 
 from fvcore.transforms.transform import (
     BlendTransform,
@@ -14,9 +14,9 @@ from fvcore.transforms.transform import (
 )
 
 from .augmentation import (
+    AugInput,
     Augmentation,
     AugmentationList,
-    AugInput,
     StandardAugInput,
     TransformGen,
     apply_augmentations,

@@ -23,8 +23,9 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class Augmentation:
     """Base of all augmentations: subclasses write :meth:`get_transform`.
 
-    The parameters of ``get_transform`` tell what it looks at: each is the name of an attribute of the
-    :class:`AugInput` ("image", "boxes", "sem_seg"); a single parameter is the image, whatever its name.
+    The parameters of ``get_transform`` tell what it looks at: each is the name of an attribute of
+    the :class:`AugInput` ("image", "boxes", "sem_seg"); a single parameter is the image, whatever
+    its name.
     """
 
     # Names of the attributes to look at; None reads them off get_transform.
@@ -41,10 +42,12 @@ class Augmentation:
         raise NotImplementedError(f"{type(self).__name__} does not say which transform to make")
 
     def __call__(self, aug_input: "AugInput") -> Transform:
-        """Transform ``aug_input`` in place, and give the transform, to be applied to whatever belongs to it.
+        """Transform ``aug_input`` in place, and give the transform, to be applied to whatever
+        belongs to it.
 
         Raises:
-            TypeError: ``get_transform`` gives something else than a transform, or has open parameters.
+            TypeError: ``get_transform`` gives something else than a transform, or has open
+                parameters.
             AttributeError: it wants what ``aug_input`` does not have.
         """
         transform = self.get_transform(*self._look_at(aug_input))
@@ -79,9 +82,11 @@ class Augmentation:
         return tuple(parameters)
 
     def _rand_range(self, low: float = 1.0, high: float | None = None, size: Any = None) -> Any:
-        """A uniform number in [low, high), or with one bound in [0, low); an array where ``size`` is given."""
-        bounds = (0, low) if high is None else (low, high)
-        return np.random.uniform(*bounds, [] if size is None else size)
+        """A uniform number in [low, high), or with one bound in [0, low); an array where ``size``
+        is given.
+        """
+        low, high = (0.0, low) if high is None else (low, high)
+        return np.random.uniform(low, high, size)
 
     def __repr__(self) -> str:
         parameters = inspect.signature(type(self)).parameters.values()
@@ -161,10 +166,10 @@ class AugInput:
     def transform(self, tfm: Transform) -> None:
         """Apply ``tfm`` to all of it, in place."""
         self.image = tfm.apply_image(self.image)
-        if self.boxes is not None:
-            self.boxes = tfm.apply_box(self.boxes)
-        if self.sem_seg is not None:
-            self.sem_seg = tfm.apply_segmentation(self.sem_seg)
+        others = {"boxes": tfm.apply_box, "sem_seg": tfm.apply_segmentation}
+        for name, apply in others.items():
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, apply(value))
 
     def apply_augmentations(
         self, augmentations: Sequence[Augmentation | Transform]

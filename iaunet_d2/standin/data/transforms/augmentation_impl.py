@@ -1,35 +1,16 @@
-"""The augmentations. Each draws from numpy's global generator, in the order in which Detectron2 draws."""
+"""The augmentations. Each draws from numpy's global generator, in the order of Detectron2's."""
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from fvcore.transforms.transform import (
-    BlendTransform,
-    CropTransform,
-    HFlipTransform,
-    NoOpTransform,
-    PadTransform,
-    Transform,
-    TransformList,
-    VFlipTransform,
-)
+from fvcore.transforms import transform as fv
+from fvcore.transforms.transform import NoOpTransform, Transform, TransformList
 from PIL import Image
 
 from .augmentation import AugInput, Augmentation, as_augmentation
 from .transform import ResizeTransform
-
-__all__ = [
-    "FixedSizeCrop",
-    "RandomApply",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomCrop",
-    "RandomFlip",
-    "Resize",
-    "ResizeScale",
-    "ResizeShortestEdge",
-]
 
 _BILINEAR = Image.Resampling.BILINEAR
 
@@ -71,25 +52,27 @@ class RandomFlip(Augmentation):
         if self._rand_range() >= self.prob:
             return NoOpTransform()
         height, width = image.shape[:2]
-        return HFlipTransform(width) if self.horizontal else VFlipTransform(height)
+        return fv.HFlipTransform(width) if self.horizontal else fv.VFlipTransform(height)
 
 
 class Resize(Augmentation):
     """Resize to ``shape``, (height, width) or one side of a square, in pixels."""
 
     def __init__(self, shape: int | tuple[int, int], interp: int = _BILINEAR) -> None:
-        self.shape = (shape, shape) if isinstance(shape, int) else tuple(shape)
+        self.shape = (shape, shape) if isinstance(shape, int) else (shape[0], shape[1])
         self.interp = interp
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        return ResizeTransform(*image.shape[:2], *self.shape, self.interp)
+        height, width = image.shape[:2]
+        return ResizeTransform(height, width, self.shape[0], self.shape[1], self.interp)
 
 
 class ResizeShortestEdge(Augmentation):
     """Scale so that the shorter side has a given length, but the longer one at most ``max_size``.
 
     Args:
-        short_edge_length: pixels; one number, or the two ends of a range, or the numbers to choose from.
+        short_edge_length: pixels; one number, or the two ends of a range, or the numbers to choose
+            from.
         max_size: pixels.
         sample_style: "range" or "choice".
         interp: Pillow's resampling filter.
@@ -107,7 +90,9 @@ class ResizeShortestEdge(Augmentation):
     ) -> None:
         if sample_style not in ("range", "choice"):
             raise ValueError(f'sample_style is "range" or "choice", got {sample_style!r}')
-        lengths = [short_edge_length] * 2 if isinstance(short_edge_length, int) else short_edge_length
+        lengths = (
+            [short_edge_length] * 2 if isinstance(short_edge_length, int) else short_edge_length
+        )
         if sample_style == "range" and len(lengths) != 2:
             raise ValueError(f"a range of lengths has two ends, got {short_edge_length}")
         self.short_edge_length = lengths
@@ -143,8 +128,10 @@ class ResizeShortestEdge(Augmentation):
         return int(sides[0] + 0.5), int(sides[1] + 0.5)
 
 
+@dataclass(eq=False, repr=False)
 class ResizeScale(Augmentation):
-    """Scale to fit into a target box that is itself scaled by a random factor (large-scale jittering).
+    """Scale to fit into a target box that is itself scaled by a random factor (large-scale
+    jittering).
 
     Args:
         min_scale, max_scale: range of the factor.
@@ -152,26 +139,25 @@ class ResizeScale(Augmentation):
         interp: Pillow's resampling filter.
     """
 
-    def __init__(
-        self,
-        min_scale: float,
-        max_scale: float,
-        target_height: int,
-        target_width: int,
-        interp: int = _BILINEAR,
-    ) -> None:
-        self._init(locals())
+    min_scale: float
+    max_scale: float
+    target_height: int
+    target_width: int
+    interp: int = _BILINEAR
 
     def get_transform(self, image: np.ndarray) -> Transform:
         factor = np.random.uniform(self.min_scale, self.max_scale)
         size = np.array(image.shape[:2])
         box = np.array((self.target_height, self.target_width)) * factor
-        target = np.round(size * np.min(box / size)).astype(int).tolist()
-        return ResizeTransform(*image.shape[:2], *target, self.interp)
+        target = np.round(size * np.min(box / size)).astype(int)
+        height, width = image.shape[:2]
+        return ResizeTransform(height, width, int(target[0]), int(target[1]), self.interp)
 
 
+@dataclass(eq=False, repr=False)
 class FixedSizeCrop(Augmentation):
-    """Cut a random piece of ``crop_size`` out; pad at the right and the bottom where the image is smaller.
+    """Cut a random piece of ``crop_size`` out; pad at the right and the bottom where the image is
+    smaller.
 
     Args:
         crop_size: (height, width) in pixels.
@@ -180,25 +166,21 @@ class FixedSizeCrop(Augmentation):
         seg_pad_value: what segmentations are padded with.
     """
 
-    def __init__(
-        self,
-        crop_size: tuple[int, int],
-        pad: bool = True,
-        pad_value: float = 128.0,
-        seg_pad_value: int = 255,
-    ) -> None:
-        self._init(locals())
+    crop_size: tuple[int, int]
+    pad: bool = True
+    pad_value: float = 128.0
+    seg_pad_value: int = 255
 
     def get_transform(self, image: np.ndarray) -> TransformList:
         size, target = np.array(image.shape[:2]), np.array(self.crop_size)
         # One draw for both axes: the piece lies on the diagonal of what can be cut off.
         top, left = np.round(np.maximum(size - target, 0) * np.random.uniform(0.0, 1.0)).astype(int)
-        steps = [CropTransform(left, top, target[1], target[0], size[1], size[0])]
+        steps = [fv.CropTransform(left, top, target[1], target[0], size[1], size[0])]
         if self.pad:
             below, right = np.maximum(target - size, 0)
             kept = np.minimum(size, target)
             values = (self.pad_value, self.seg_pad_value)
-            steps.append(PadTransform(0, 0, right, below, kept[1], kept[0], *values))
+            steps.append(fv.PadTransform(0, 0, right, below, kept[1], kept[0], *values))
         return TransformList(steps)
 
 
@@ -206,16 +188,17 @@ class RandomCrop(Augmentation):
     """Cut a random piece out.
 
     Args:
-        crop_type: how its size follows from ``crop_size`` = (a, b) in an image of H x W pixels: "relative",
-            a·H x b·W; "relative_range", the same with factors drawn from [a, 1] and [b, 1]; "absolute", a x b;
-            "absolute_range", sides drawn from [a, b]. No side is longer than the image's.
+        crop_type: how its size follows from ``crop_size`` = (a, b) in an image of H x W pixels:
+            "relative", a·H x b·W; "relative_range", the same with factors drawn from [a, 1] and [b,
+            1]; "absolute", a x b; "absolute_range", sides drawn from [a, b]. No side is longer than
+            the image's.
         crop_size: (a, b).
 
     Raises:
         ValueError: another type.
     """
 
-    def __init__(self, crop_type: str, crop_size: tuple[float, float]) -> None:
+    def __init__(self, crop_type: str, crop_size: tuple[Any, Any]) -> None:
         known = ("relative_range", "relative", "absolute", "absolute_range")
         if crop_type not in known:
             raise ValueError(f"crop_type is one of {', '.join(known)}, got {crop_type!r}")
@@ -229,41 +212,46 @@ class RandomCrop(Augmentation):
             raise ValueError(f"{self} wants {height} x {width} pixels of an image of {size}")
         top = np.random.randint(size[0] - height + 1)
         left = np.random.randint(size[1] - width + 1)
-        return CropTransform(left, top, width, height)
+        return fv.CropTransform(left, top, width, height)
 
     def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the piece to cut from an image of (height, width), in pixels."""
+        first, second = self.crop_size
         if self.crop_type == "absolute":
-            return tuple(min(pair) for pair in zip(self.crop_size, image_size))  # type: ignore
+            return min(first, image_size[0]), min(second, image_size[1])
         if self.crop_type == "absolute_range":
-            low, high = self.crop_size
-            sides = [np.random.randint(min(s, low), min(s, high) + 1) for s in image_size]
-            return sides[0], sides[1]
-        factors = np.asarray(self.crop_size, dtype=np.float32)
+            height, width = (
+                np.random.randint(min(side, first), min(side, second) + 1) for side in image_size
+            )
+            return height, width
+        factors = np.array(self.crop_size)
         if self.crop_type == "relative_range":
-            factors = factors + np.random.rand(2) * (1 - factors)
-        else:
-            factors = np.asarray(self.crop_size)
+            least = factors.astype(np.float32)
+            factors = least + np.random.rand(2) * (1 - least)
         return int(image_size[0] * factors[0] + 0.5), int(image_size[1] * factors[1] + 0.5)
 
 
+@dataclass(eq=False, repr=False)
 class RandomContrast(Augmentation):
-    """Blend with the image's mean: contrast times a factor from [``intensity_min``, ``intensity_max``)."""
+    """Blend with the image's mean: contrast times a factor from [``intensity_min``,
+    ``intensity_max``).
+    """
 
-    def __init__(self, intensity_min: float, intensity_max: float) -> None:
-        self._init(locals())
+    intensity_min: float
+    intensity_max: float
 
     def get_transform(self, image: np.ndarray) -> Transform:
         factor = np.random.uniform(self.intensity_min, self.intensity_max)
-        return BlendTransform(image.mean(), 1 - factor, factor)
+        return fv.BlendTransform(image.mean(), 1 - factor, factor)
 
 
+@dataclass(eq=False, repr=False)
 class RandomBrightness(Augmentation):
     """Blend with black: brightness times a factor from [``intensity_min``, ``intensity_max``)."""
 
-    def __init__(self, intensity_min: float, intensity_max: float) -> None:
-        self._init(locals())
+    intensity_min: float
+    intensity_max: float
 
     def get_transform(self, image: np.ndarray) -> Transform:
         factor = np.random.uniform(self.intensity_min, self.intensity_max)
-        return BlendTransform(0, 1 - factor, factor)
+        return fv.BlendTransform(0, 1 - factor, factor)

@@ -19,7 +19,8 @@ def _resize_uint8(image: np.ndarray, size: tuple[int, int], interp: int) -> np.n
     """Pillow's resizing, which smooths when it shrinks. (H, W) or (H, W, C) -> ``size`` (h, w)."""
     single = image.ndim == 3 and image.shape[2] == 1
     source = Image.fromarray(image[:, :, 0] if single else image)
-    resized = np.asarray(source.resize(size[::-1], interp))
+    # A copy: what Pillow lends is read-only, which torch warns of.
+    resized = np.array(source.resize(size[::-1], interp))
     return resized[:, :, None] if single else resized
 
 
@@ -38,7 +39,8 @@ def _resize_any(image: np.ndarray, size: tuple[int, int], interp: int) -> np.nda
 
 
 class ResizeTransform(Transform):
-    """Resize from (``h``, ``w``) to (``new_h``, ``new_w``) pixels; segmentations always by nearest neighbour.
+    """Resize from (``h``, ``w``) to (``new_h``, ``new_w``) pixels; segmentations always by nearest
+    neighbour.
 
     Args:
         h, w: size of the image it will meet.
@@ -65,8 +67,9 @@ class ResizeTransform(Transform):
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Scale points (N, 2), each (x, y), in place."""
-        coords[:, 0] *= self.new_w / self.w
-        coords[:, 1] *= self.new_h / self.h
+        factors = (self.new_w / self.w, self.new_h / self.h)
+        # Assigned, not multiplied in place: integer points stay integers, as in Detectron2.
+        coords[:, :2] = coords[:, :2] * factors
         return coords
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:

@@ -1,0 +1,159 @@
+"""Loaders for training, evaluation and validation loss."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+)
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from .checks import check_files, warn_if_crowded
+from .datasets import ensure_registered
+from .mapper import IAUNetDatasetMapper
+from .stream import PositionSampler, ReportingLoader, SampleStream, TellingMapper
+
+logger = logging.getLogger(__name__)
+
+# Data sets whose files were checked in this process: (name, mode, files) to the bad files.
+_CHECKED: dict[tuple[str, str, int], frozenset[str]] = {}
+
+
+def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> ReportingLoader:
+    """The endless loader of training batches.
+
+    Each batch is a list of ``SOLVER.IMS_PER_BATCH`` / processes entries. Position p (samples seen, by all processes
+    together) always holds the same image with the same augmentation, whatever the number of workers or processes. So
+    training that stopped after k iterations continues with
+    ``start_position = k * SOLVER.IMS_PER_BATCH * SOLVER.ACCUMULATE_STEPS``, one iteration taking
+    ``ACCUMULATE_STEPS`` batches.
+
+    The files of ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are checked as ``INPUT.CHECK_FILES`` says: a bad test image
+    shall not come to light at the first evaluation, an hour later.
+
+    Args:
+        cfg: the config.
+        start_position: samples seen so far.
+        seed: of order and augmentation.
+
+    Raises:
+        BadFileError: a file cannot be used; from here or while iterating.
+        ValueError: the config does not fit the data or the number of processes.
+    """
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ValueError(
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN!r} is not supported: the order of samples must "
+            "follow from seed and position. Set it to TrainingSampler."
+        )
+    world_size = comm.get_world_size()
+    sampler = PositionSampler(
+        start_position, cfg.SOLVER.IMS_PER_BATCH, comm.get_rank(), world_size
+    )
+    records = _train_records(cfg)
+    for name in cfg.DATASETS.TEST:
+        dataset_records(cfg, name)
+    stream = SampleStream(
+        records,
+        IAUNetDatasetMapper(cfg, is_train=True, seed=seed),
+        seed=seed,
+        on_bad_file=cfg.INPUT.ON_BAD_FILE,
+    )
+    loader = DataLoader(
+        stream,
+        batch_size=sampler.share,
+        sampler=sampler,
+        num_workers=num_workers(cfg),
+        collate_fn=_as_list,
+        # Its own generator: making the loader's iterator must not draw from the training's random numbers.
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return ReportingLoader(loader)
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> ReportingLoader:
+    """Images of a data set, one per batch, resized as for inference, each process its share.
+
+    With ``INPUT.ON_BAD_FILE: skip`` a bad image is left out and told; its instances count as missed in the evaluation.
+    """
+    return _test_loader(cfg, dataset_name, keep_instances=False)
+
+
+def build_val_loss_loader(cfg: CfgNode, dataset_name: str) -> ReportingLoader:
+    """As :func:`build_test_loader`, with ``instances`` in the frame of the resized image, for a validation loss."""
+    return _test_loader(cfg, dataset_name, keep_instances=True)
+
+
+def dataset_records(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
+    """The data-set dicts of a name, its files checked once per process as ``INPUT.CHECK_FILES`` says.
+
+    Raises:
+        BadFileError: files cannot be used and ``INPUT.ON_BAD_FILE`` is "stop".
+    """
+    options = cfg.INPUT
+    ensure_registered([name], options.CROWD, options.ON_BAD_FILE)
+    records = DatasetCatalog.get(name)
+    key = (name, options.CHECK_FILES, hash(tuple(r["file_name"] for r in records)))
+    if key not in _CHECKED:
+        mapper = IAUNetDatasetMapper(cfg, is_train=False)
+        good = check_files(
+            records,
+            options.CHECK_FILES,
+            options.ON_BAD_FILE,
+            reader=lambda file_name: mapper.read({"file_name": file_name}),
+            progress=comm.is_main_process(),
+        )
+        kept = {r["file_name"] for r in good}
+        _CHECKED[key] = frozenset(r["file_name"] for r in records) - kept
+        if cfg.MODEL.META_ARCHITECTURE.startswith("IAUNet"):
+            warn_if_crowded(good, cfg.MODEL.IAUNET.NUM_QUERIES, name)
+    return [r for r in records if r["file_name"] not in _CHECKED[key]]
+
+
+def num_workers(cfg: CfgNode) -> int:
+    """``DATALOADER.NUM_WORKERS``, but no more than this process may use processors."""
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    return min(cfg.DATALOADER.NUM_WORKERS, available)
+
+
+def _train_records(cfg: CfgNode) -> list[dict[str, Any]]:
+    names = list(cfg.DATASETS.TRAIN)
+    if not names:
+        raise ValueError(
+            "DATASETS.TRAIN is empty. Name a data set, such as coco:<json>:<image folder>."
+        )
+    records = [record for name in names for record in dataset_records(cfg, name)]
+    classes = {name: list(MetadataCatalog.get(name).thing_classes) for name in names}
+    if len({tuple(c) for c in classes.values()}) > 1:
+        raise ValueError(f"the data sets of DATASETS.TRAIN have different classes: {classes}")
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        filled = [r for r in records if r.get("annotations")]
+        logger.info(
+            "%d of %d images have no annotation and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
+            len(records) - len(filled),
+            len(records),
+        )
+        records = filled
+    return records
+
+
+def _test_loader(cfg: CfgNode, dataset_name: str, keep_instances: bool) -> ReportingLoader:
+    mapper = IAUNetDatasetMapper(cfg, is_train=False, keep_instances=keep_instances)
+    loader = build_detection_test_loader(
+        dataset_records(cfg, dataset_name),
+        mapper=TellingMapper(mapper, cfg.INPUT.ON_BAD_FILE),
+        num_workers=num_workers(cfg),
+    )
+    return ReportingLoader(loader)
+
+
+def _as_list(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return batch

@@ -1,0 +1,192 @@
+"""From a data-set dict to what the model takes: read, augment, crop, then rasterise what the crop meets."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Instances
+
+from .augmentation import (
+    ManyChannelInput,
+    numpy_randomness,
+    inference_augmentations,
+    train_augmentations,
+)
+from .checks import check_size
+from .coco_json import CROWD_CHOICES
+from .errors import BadFileError
+from .rasterise import masks_in_frame
+from .readers import read_image
+
+
+class IAUNetDatasetMapper:
+    """Maps Detectron2's standard data-set dict to a batch entry.
+
+    The entry holds ``image`` (C, H, W) ``uint8``, ``file_name``, ``image_id``, ``height`` and ``width`` of the file,
+    and with ``keep_instances`` ``instances``: ``gt_boxes`` (from the masks), ``gt_classes`` and ``gt_masks``
+    (``BitMasks``, one per instance, so overlaps survive).
+
+    In training, the augmentation depends on (``seed``, the dict's ``position``) alone; on NumPy's global state where the
+    dict has no position, as in Detectron2's own mapper. Outside training it draws nothing from the global state.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: Sequence[T.Augmentation],
+        num_channels: int,
+        keep_instances: bool,
+        image_format: str = "RGB",
+        channels: Sequence[int] = (),
+        percentiles: Sequence[float] = (),
+        crowd: str = "instance",
+        min_instance_area: int = 1,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            is_train: whether the augmentation is random.
+            augmentations: Detectron2 augmentations, applied in order.
+            num_channels: channels that the model takes; a grey file is repeated to 3.
+            keep_instances: add ``instances``.
+            image_format: ``"BGR"`` exchanges the first and the last of 3 channels.
+            channels: see :func:`iaunet_d2.data.readers.read_image`.
+            percentiles: see :func:`iaunet_d2.data.readers.read_image`.
+            crowd: whether annotations with ``iscrowd=1`` are instances: ``"instance"`` or ``"ignore"``.
+            min_instance_area: instances with fewer pixels in the result are dropped.
+            seed: of the augmentation.
+        """
+        if crowd not in CROWD_CHOICES:
+            raise ValueError(f"INPUT.CROWD {crowd!r} must be one of {CROWD_CHOICES}")
+        if image_format not in ("RGB", "BGR"):
+            raise ValueError(f"INPUT.FORMAT {image_format!r} must be 'RGB' or 'BGR'")
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.num_channels = num_channels
+        self.keep_instances = keep_instances
+        self.image_format = image_format
+        self.crowd = crowd
+        self.min_instance_area = min_instance_area
+        self.seed = seed
+        self._read = functools.partial(
+            read_image, channels=tuple(channels), percentiles=tuple(percentiles)
+        )
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, is_train: bool = True, keep_instances: bool | None = None
+    ) -> dict[str, Any]:
+        """Arguments from ``cfg.INPUT``; ``keep_instances`` follows ``is_train`` unless it is given."""
+        options = cfg.INPUT
+        if is_train:
+            augmentations = train_augmentations(
+                options.IMAGE_SIZE,
+                options.MIN_SCALE,
+                options.MAX_SCALE,
+                options.RANDOM_FLIP,
+                options.ROT90_PROB,
+                options.BRIGHTNESS,
+                options.CONTRAST,
+            )
+        else:
+            augmentations = inference_augmentations(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST)
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "num_channels": len(cfg.MODEL.PIXEL_MEAN),
+            "keep_instances": is_train if keep_instances is None else keep_instances,
+            "image_format": options.FORMAT,
+            "channels": options.CHANNELS,
+            "percentiles": options.PERCENTILES,
+            "crowd": options.CROWD,
+            "min_instance_area": options.MIN_INSTANCE_AREA,
+            "seed": max(cfg.SEED, 0),
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one dict, which stays as it is.
+
+        Raises:
+            BadFileError: the image, or a mask of it, cannot be used; the message names the file.
+        """
+        entry = {k: v for k, v in dataset_dict.items() if k != "annotations"}
+        image = self.read(dataset_dict)
+        source_size = image.shape[:2]
+        entry["height"], entry["width"] = source_size
+        position = dataset_dict.get("position", None if self.is_train else 0)
+        randomness = (
+            contextlib.nullcontext()
+            if position is None
+            else numpy_randomness(self.seed, int(position))
+        )
+        augmented = ManyChannelInput(image)
+        with randomness:
+            transforms = self.augmentations(augmented)
+        image = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
+        entry["image"] = torch.as_tensor(image)
+        if self.keep_instances:
+            entry["instances"] = self._instances(
+                dataset_dict, transforms, source_size, image.shape[1:]
+            )
+        return entry
+
+    def read(self, dataset_dict: dict[str, Any]) -> np.ndarray:
+        """The file of a dict as (H, W, ``num_channels``) ``uint8``, checked against the size that the dict states.
+
+        Pixels that were not 8-bit are rounded after their range was mapped to 0..255: Detectron2 resizes ``uint8``
+        with, and floats without, a filter against aliasing.
+        """
+        image = self._read(dataset_dict["file_name"])
+        check_size(dataset_dict, image.shape[:2])
+        if image.dtype != np.uint8:
+            image = np.rint(image).astype(np.uint8)
+        count = image.shape[2]
+        if count == 1 and self.num_channels == 3:
+            return np.repeat(image, 3, axis=2)
+        if count != self.num_channels:
+            raise BadFileError(
+                f"{dataset_dict['file_name']}: has {count} channels, the model takes {self.num_channels} "
+                f"(the entries of MODEL.PIXEL_MEAN). Choose {self.num_channels} with INPUT.CHANNELS, such as "
+                f"{tuple(range(self.num_channels))}, or give MODEL.PIXEL_MEAN and PIXEL_STD {count} entries."
+            )
+        return image[..., ::-1] if self.image_format == "BGR" and count == 3 else image
+
+    def _instances(
+        self,
+        dataset_dict: dict[str, Any],
+        transforms: Any,
+        source_size: tuple[int, int],
+        frame_size: tuple[int, int],
+    ) -> Instances:
+        annotations = [
+            a
+            for a in dataset_dict.get("annotations", ())
+            if self.crowd == "instance" or not a.get("iscrowd", 0)
+        ]
+        try:
+            masks, kept = masks_in_frame(
+                [a["segmentation"] for a in annotations],
+                transforms,
+                source_size,
+                frame_size,
+                self.min_instance_area,
+            )
+        except (ValueError, KeyError) as error:
+            raise BadFileError(
+                f"{dataset_dict['file_name']}: an annotation cannot be used: {error}. Correct the annotation file."
+            ) from error
+        instances = Instances(frame_size)
+        gt_masks = BitMasks(torch.from_numpy(masks))
+        instances.gt_masks = gt_masks
+        instances.gt_boxes = gt_masks.get_bounding_boxes()
+        instances.gt_classes = torch.tensor(
+            [annotations[k]["category_id"] for k in kept], dtype=torch.int64
+        )
+        return instances

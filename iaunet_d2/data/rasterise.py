@@ -1,0 +1,197 @@
+"""Masks of the instances that a crop meets: geometry first, pixels only where they are needed.
+
+A crowded image has thousands of outlines and a crop meets a fraction of them. So outlines are moved by the image's
+transforms as points, all at once; a box test finds those that meet the crop; and only they become pixels, each in its own
+window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_util
+
+from .segmentation import compressed_rle, is_rle
+
+# Outlines further from the crop than this many of its sides are bent rather than given a window of any size.
+_REACH = 4
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Part of a mask: a boolean array (h, w) whose upper left pixel is (top, left) of the frame."""
+
+    top: int
+    left: int
+    pixels: np.ndarray
+
+    def paste(self, frame: np.ndarray) -> None:
+        """Set the patch's pixels in a frame (H, W)."""
+        height, width = self.pixels.shape
+        frame[self.top : self.top + height, self.left : self.left + width] |= self.pixels
+
+
+def masks_in_frame(
+    segmentations: Sequence[Any],
+    transforms: Any,
+    source_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    min_area: int = 1,
+) -> tuple[np.ndarray, list[int]]:
+    """Masks of the instances in a transformed frame; those that do not meet it are never rasterised.
+
+    Args:
+        segmentations: one per instance, polygons or run lengths, in pixels of the source image.
+        transforms: Detectron2 ``TransformList`` from the source image to the frame.
+        source_size: (height, width) before the transforms.
+        frame_size: (height, width) after the transforms.
+        min_area: instances with fewer pixels inside the frame are left out.
+
+    Returns:
+        Boolean masks (N, H, W), one per instance kept, overlaps in each of them; and the indices of those kept.
+
+    Raises:
+        ValueError: run lengths that do not fit the source image.
+    """
+    patches: dict[int, Patch] = {}
+    outlines = [k for k, s in enumerate(segmentations) if not is_rle(s)]
+    patches.update(_outline_patches(segmentations, outlines, transforms, frame_size))
+    runs = [k for k, s in enumerate(segmentations) if is_rle(s)]
+    patches.update(_run_patches(segmentations, runs, transforms, source_size, frame_size))
+
+    kept = sorted(k for k, p in patches.items() if p.pixels.sum() >= max(min_area, 1))
+    masks = np.zeros((len(kept), *frame_size), dtype=bool)
+    for mask, k in zip(masks, kept):
+        patches[k].paste(mask)
+    return masks, kept
+
+
+def rasterise(polygons: Sequence[np.ndarray], frame_size: tuple[int, int]) -> Patch | None:
+    """The union of polygons as pycocotools draws it, in the window where it meets the frame.
+
+    The window begins at or before the outline's least corner, because pycocotools rounds negative numbers differently.
+
+    Args:
+        polygons: arrays (points, 2) of finite x and y in pixels of the frame.
+        frame_size: (height, width).
+
+    Returns:
+        A patch, or None where the outlines do not meet the frame.
+    """
+    points = np.concatenate(polygons)
+    left, top = (int(v) for v in np.floor(points.min(0)))
+    right, bottom = (int(v) for v in np.ceil(points.max(0)) + 1)
+    right, bottom = min(right, frame_size[1]), min(bottom, frame_size[0])
+    if right <= max(left, 0) or bottom <= max(top, 0):
+        return None
+    corner = np.array([left, top], dtype=np.float64)
+    flat = [(p - corner).ravel() for p in polygons]
+    parts = mask_util.frPyObjects(flat, bottom - top, right - left)
+    pixels = mask_util.decode(mask_util.merge(parts)).astype(bool)
+    return Patch(max(top, 0), max(left, 0), pixels[max(-top, 0) :, max(-left, 0) :])
+
+
+def source_pixels(
+    transforms: Any, source_size: tuple[int, int], frame_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """For each pixel of the frame, the source pixel that holds its centre: nearest-neighbour resampling as a look-up.
+
+    Args:
+        transforms: from the source image to the frame.
+        source_size: (height, width) before.
+        frame_size: (height, width) after.
+
+    Returns:
+        Rows and columns, each (H, W), outside the source where the frame is; None if the transforms are not affine.
+    """
+    height, width = source_size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height], [width / 3, height / 2]])
+    moved = np.asarray(transforms.apply_coords(corners.astype(np.float64)), dtype=np.float64)
+    origin = moved[0]
+    matrix = np.stack([(moved[1] - origin) / width, (moved[2] - origin) / height], axis=1)
+    if not np.allclose(corners @ matrix.T + origin, moved, atol=1e-3):
+        return None
+    inverse = np.linalg.inv(matrix)
+    x = np.arange(frame_size[1])[None, :] + 0.5 - origin[0]
+    y = np.arange(frame_size[0])[:, None] + 0.5 - origin[1]
+    # The small number decides ties (a centre on a pixel edge) the same way on every machine.
+    columns = np.floor(inverse[0, 0] * x + inverse[0, 1] * y + 1e-6).astype(np.int32)
+    rows = np.floor(inverse[1, 0] * x + inverse[1, 1] * y + 1e-6).astype(np.int32)
+    return rows, columns
+
+
+def _outline_patches(
+    segmentations: Sequence[Any],
+    indices: list[int],
+    transforms: Any,
+    frame_size: tuple[int, int],
+) -> dict[int, Patch]:
+    polygons: list[np.ndarray] = []
+    owners: list[int] = []
+    for k in indices:
+        for polygon in segmentations[k]:
+            points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+            if len(points) >= 3 and np.isfinite(points).all():
+                polygons.append(points)
+                owners.append(k)
+    if not polygons:
+        return {}
+    ends = np.cumsum([len(p) for p in polygons])
+    moved = np.asarray(transforms.apply_coords(np.concatenate(polygons)), dtype=np.float64)
+    reach = _REACH * max(frame_size)
+    np.clip(moved, -reach, np.array(frame_size[::-1]) + reach, out=moved)
+    starts = np.concatenate([[0], ends[:-1]])
+    low, high = np.minimum.reduceat(moved, starts), np.maximum.reduceat(moved, starts)
+    meets = ((high > 0) & (low < frame_size[::-1])).all(1)
+
+    met: dict[int, list[np.ndarray]] = {}
+    for owner, start, end in zip(np.array(owners)[meets], starts[meets], ends[meets]):
+        met.setdefault(int(owner), []).append(moved[start:end])
+    patches = {k: rasterise(parts, frame_size) for k, parts in met.items()}
+    return {k: patch for k, patch in patches.items() if patch is not None}
+
+
+def _run_patches(
+    segmentations: Sequence[Any],
+    indices: list[int],
+    transforms: Any,
+    source_size: tuple[int, int],
+    frame_size: tuple[int, int],
+) -> dict[int, Patch]:
+    if not indices:
+        return {}
+    rles = [compressed_rle(segmentations[k]) for k in indices]
+    for rle in rles:
+        if tuple(rle["size"]) != tuple(source_size):
+            raise ValueError(
+                f"its run lengths are for {rle['size']} (height, width), the image is {list(source_size)}"
+            )
+    windows = _windows(mask_util.toBbox(rles), transforms, frame_size)
+    look_up = source_pixels(transforms, source_size, frame_size)
+    patches = {}
+    for k, rle, (left, top, right, bottom) in zip(indices, rles, windows):
+        if right <= left or bottom <= top:
+            continue
+        mask = mask_util.decode(rle)
+        if look_up is None:
+            patches[k] = Patch(0, 0, np.asarray(transforms.apply_segmentation(mask), dtype=bool))
+            continue
+        rows, columns = (index[top:bottom, left:right] for index in look_up)
+        inside = (rows >= 0) & (rows < source_size[0]) & (columns >= 0) & (columns < source_size[1])
+        values = mask[rows.clip(0, source_size[0] - 1), columns.clip(0, source_size[1] - 1)]
+        patches[k] = Patch(top, left, (values != 0) & inside)
+    return patches
+
+
+def _windows(boxes: np.ndarray, transforms: Any, frame_size: tuple[int, int]) -> np.ndarray:
+    """Boxes (N, 4) x, y, width, height of the source as windows of the frame: left, top, right, bottom (N, 4)."""
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    moved = np.asarray(transforms.apply_coords(corners.reshape(-1, 2).astype(np.float64)))
+    moved = moved.reshape(-1, 4, 2)
+    limit = np.array(frame_size[::-1])
+    # One pixel more on each side: a transform that is not affine may bend the box's edges.
+    first = np.clip(np.floor(moved.min(1)) - 1, 0, limit).astype(int)
+    last = np.clip(np.ceil(moved.max(1)) + 1, 0, limit).astype(int)
+    return np.concatenate([first, last], axis=1)

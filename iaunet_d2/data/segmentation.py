@@ -1,0 +1,90 @@
+"""One annotation's segmentation in COCO's forms: polygons, run lengths as text, run lengths as numbers."""
+
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_util
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+
+def is_rle(segmentation: Any) -> bool:
+    """Whether the segmentation is run lengths, of either form."""
+    return isinstance(segmentation, dict)
+
+
+def compressed_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
+    """Run lengths in pycocotools' compressed form, from either form.
+
+    Args:
+        segmentation: ``{"size": [height, width], "counts": text, bytes or list of numbers}``.
+
+    Raises:
+        ValueError: ``counts`` or ``size`` is missing or malformed, or plain counts do not fill the frame.
+    """
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(map(_is_count, size))):
+        raise ValueError(f"its run lengths have the size {size!r}; [height, width] is needed")
+    if isinstance(counts, str):
+        counts = counts.encode()
+    if isinstance(counts, bytes):
+        return {"size": list(size), "counts": counts}
+    if not isinstance(counts, list) or not all(map(_is_count, counts)):
+        raise ValueError("its run lengths are neither text nor a list of whole numbers")
+    if sum(counts) != size[0] * size[1]:
+        raise ValueError(
+            f"its run lengths cover {sum(counts)} pixels of {size[0]}x{size[1]} (height x width)"
+        )
+    return mask_util.frPyObjects({"size": list(size), "counts": counts}, size[0], size[1])
+
+
+def rle_extent(rle: dict[str, Any]) -> tuple[int, Box]:
+    """Area in pixels, and left, top, right and bottom, of compressed run lengths."""
+    x, y, w, h = (float(v) for v in mask_util.toBbox(rle))
+    return int(mask_util.area(rle)), (x, y, x + w, y + h)
+
+
+def usable_polygons(polygons: list[Any]) -> list[np.ndarray]:
+    """The polygons that enclose an area: at least three points, an even number of finite values, area over 0.
+
+    Returns:
+        Arrays (2 * points,) of float64, x and y in turn.
+    """
+    usable = []
+    for polygon in polygons:
+        flat = as_flat_polygon(polygon)
+        if flat is None or len(flat) < 6 or len(flat) % 2 or not np.isfinite(flat).all():
+            continue
+        x, y = flat[0::2] - flat[0], flat[1::2] - flat[1]
+        # Twice the area (shoelace formula); zero for points on one line.
+        if abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 1e-6:
+            usable.append(flat)
+    return usable
+
+
+def as_flat_polygon(polygon: Any) -> np.ndarray | None:
+    """A polygon's numbers as float64 (2 * points,); None if it is not a list of numbers."""
+    try:
+        flat = np.asarray(polygon, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return flat if flat.ndim == 1 else None
+
+
+def polygons_box(polygons: list[np.ndarray]) -> Box:
+    """Left, top, right and bottom of several polygons."""
+    points = np.concatenate(polygons).reshape(-1, 2)
+    left, top = points.min(0)
+    right, bottom = points.max(0)
+    return float(left), float(top), float(right), float(bottom)
+
+
+def polygons_area(polygons: list[np.ndarray], height: int, width: int) -> int:
+    """Pixels of the union of the polygons inside a frame, by pycocotools' rasterisation."""
+    parts = mask_util.frPyObjects([list(p) for p in polygons], height, width)
+    return int(mask_util.area(mask_util.merge(parts)))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0

@@ -1,0 +1,170 @@
+"""An endless, numbered stream of training samples: sample number p is the same on every run, machine and worker."""
+
+import itertools
+import logging
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from .errors import BadFileError
+
+logger = logging.getLogger(__name__)
+
+# Entries by which a worker process tells the main one.
+_SKIPPED, _FATAL = "_skipped_files", "_bad_file"
+
+
+class SampleStream(Dataset):
+    """Position p to sample: epoch p // n goes through the n images in an order that depends on (seed, epoch).
+
+    With ``on_bad_file="skip"`` an unusable file's place is taken by the next usable one in the epoch's order. What
+    was skipped travels with the sample, and an error travels in a sample's place, so that
+    :class:`ReportingLoader` can tell them in the main process.
+
+    Args:
+        records: Detectron2's standard dicts; kept pickled, so that worker processes share the memory.
+        mapper: called with a record that has the ``position`` added.
+        seed: of the order.
+        on_bad_file: ``"stop"`` or ``"skip"``.
+        shuffle: False goes through the images in their order.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any]],
+        seed: int = 0,
+        on_bad_file: str = "stop",
+        shuffle: bool = True,
+    ) -> None:
+        if not records:
+            raise ValueError("there is no image to train on: DATASETS.TRAIN holds none")
+        packed = [pickle.dumps(r, protocol=pickle.HIGHEST_PROTOCOL) for r in records]
+        self._ends = np.cumsum([len(p) for p in packed])
+        self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
+        self.mapper = mapper
+        self.seed = seed
+        self.on_bad_file = on_bad_file
+        self.shuffle = shuffle
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """Images, that is positions per epoch."""
+        return len(self._ends)
+
+    def record(self, index: int) -> dict[str, Any]:
+        """The data-set dict of an image."""
+        start = self._ends[index - 1] if index else 0
+        return pickle.loads(self._bytes[start : self._ends[index]])
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Indices of the images (n,) in the order of an epoch."""
+        if not self.shuffle:
+            return np.arange(len(self))
+        if epoch not in self._orders:
+            while len(self._orders) > 1:  # a batch may reach into the next epoch: two are kept
+                del self._orders[min(self._orders)]
+            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(len(self))
+        return self._orders[epoch]
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """The sample at a position, or the error in its place."""
+        epoch, place = divmod(int(position), len(self))
+        order = self.order(epoch)
+        skipped: list[str] = []
+        for step in range(len(self)):
+            record = self.record(int(order[(place + step) % len(self)]))
+            try:
+                sample = self.mapper({**record, "position": int(position)})
+            except BadFileError as error:
+                if self.on_bad_file == "stop":
+                    return {_FATAL: str(error)}
+                skipped.append(str(error))
+                continue
+            return {**sample, _SKIPPED: skipped} if skipped else sample
+        return {_FATAL: "no image can be used: " + skipped[0]}
+
+
+class TellingMapper:
+    """Wraps a mapper for a test loader: a bad file becomes an entry that :class:`ReportingLoader` understands."""
+
+    def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]], on_bad_file: str) -> None:
+        self.mapper = mapper
+        self.on_bad_file = on_bad_file
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """The mapped dict, or what was wrong with it."""
+        try:
+            return self.mapper(dataset_dict)
+        except BadFileError as error:
+            return {_FATAL: str(error)} if self.on_bad_file == "stop" else {_SKIPPED: [str(error)]}
+
+
+class PositionSampler(Sampler):
+    """Endless positions of one process: of each global batch, its share.
+
+    The shares of all processes together are the batch that one process alone would see.
+
+    Args:
+        start: first position of the first global batch.
+        batch_size: images per global batch.
+        rank: number of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly.
+    """
+
+    def __init__(self, start: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the number of processes "
+                f"({world_size}), because every process takes the same number of images"
+            )
+        self.start = start
+        self.batch_size = batch_size
+        self.share = batch_size // world_size
+        self.rank = rank
+
+    def __iter__(self) -> Iterator[int]:
+        """Positions of this process, without end."""
+        for base in itertools.count(self.start, self.batch_size):
+            first = base + self.rank * self.share
+            yield from range(first, first + self.share)
+
+
+class ReportingLoader:
+    """Iterates over a loader's batches; errors from worker processes are raised, skipped files told once, here."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.dataset = loader.dataset
+        self._told: set[str] = set()
+
+    def __len__(self) -> int:
+        """Batches; an endless loader has no length."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        """Batches without the entries that only report.
+
+        Raises:
+            BadFileError: a file cannot be used and ``INPUT.ON_BAD_FILE`` is "stop", or none can.
+        """
+        for batch in self.loader:
+            for sample in batch:
+                self._tell(sample)
+            usable = [sample for sample in batch if "image" in sample]
+            if usable:
+                yield usable
+
+    def _tell(self, sample: dict[str, Any]) -> None:
+        if _FATAL in sample:
+            raise BadFileError(sample[_FATAL])
+        for message in sample.pop(_SKIPPED, ()):
+            if message not in self._told:
+                self._told.add(message)
+                logger.warning("left out (INPUT.ON_BAD_FILE skip): %s", message)

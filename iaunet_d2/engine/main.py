@@ -1,0 +1,185 @@
+"""The command line of training: Detectron2's own, with errors that say what to do."""
+
+import logging
+import sys
+import traceback
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..config import get_iaunet_cfg
+from ..data import ensure_registered
+from .checkpointer import AtomicCheckpointer
+from .errors import ConfigError, NonFiniteLossError
+from .evaluate import evaluate
+from .launch import start
+from .preflight import check_config, check_writable, command_line, merge_config
+from .results import detectron2_results, write_results
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+USER_ERROR = 2
+NOT_FINITE = 3
+INTERRUPTED = 130
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, resume or evaluate as the command line says.
+
+    Args:
+        argv: arguments after the program's name; None takes those of this process.
+
+    Returns:
+        The exit code: 0; 2 for an error of the user's, told in one line; 3 when the loss was not
+        finite; 130 after Ctrl-C. Other errors are raised.
+    """
+    parser = argument_parser()
+    args = parser.parse_args(argv)
+    try:
+        cfg = load_config(
+            args
+        )  # before any process starts, so that an error comes at once and only once
+        check_writable(cfg.OUTPUT_DIR)
+        return start(run_guarded, args, cfg.MODEL.DEVICE, parser.get_default("dist_url"))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if not is_users(error):
+            raise
+        logger.error("%s", one_message(error))
+        return USER_ERROR
+
+
+def argument_parser() -> ArgumentParser:
+    """Detectron2's: ``--config-file``, ``--resume``, ``--eval-only``, ``--num-gpus``, …"""
+    return default_argument_parser()
+
+
+def load_config(args: Namespace) -> CfgNode:
+    """The config: defaults, then ``--config-file``, then ``KEY VALUE`` pairs; not yet frozen.
+
+    ``args.config_file`` becomes the path that was found.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: a key or a value is wrong, or ``--eval-only`` has no weights to evaluate.
+    """
+    cfg = get_iaunet_cfg()
+    args.config_file = merge_config(cfg, args.config_file, args.opts or [])
+    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
+        raise ConfigError(
+            "--eval-only needs weights: MODEL.WEIGHTS <file>, or --resume for the last checkpoint "
+            "of OUTPUT_DIR"
+        )
+    return cfg
+
+
+def setup(args: Namespace) -> CfgNode:
+    """Everything before the model: config, folder, logs, seeds, data sets.
+
+    Returns:
+        The frozen config.
+    """
+    cfg = load_config(args)
+    check_writable(cfg.OUTPUT_DIR)
+    cfg.freeze()
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="iaunet_d2")
+    if not args.eval_only:
+        check_config(cfg, comm.get_world_size())
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    ensure_registered(names, cfg.INPUT.CROWD, cfg.INPUT.ON_BAD_FILE)
+    return cfg
+
+
+def run(args: Namespace) -> None:
+    """Train or evaluate in this process, one of several or the only one."""
+    cfg = setup(args)
+    if args.eval_only:
+        evaluate_only(cfg, args.resume)
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def evaluate_only(cfg: CfgNode, resume: bool) -> None:
+    """Evaluate ``MODEL.WEIGHTS`` or the last checkpoint, and write ``results.json``."""
+    model = Trainer.build_model(cfg)
+    checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, strict=cfg.MODEL.WEIGHTS_STRICT)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = evaluate(cfg, model)
+    if comm.is_main_process():
+        logger.info("Results: %s", write_results(results, cfg.OUTPUT_DIR))
+        verify_results(cfg, detectron2_results(results))
+
+
+def run_guarded(args: Namespace) -> int:
+    """:func:`run`, with errors of the user's told in one line, and in full in ``log.txt``.
+
+    Returns:
+        The exit code; see :func:`main`.
+    """
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        if comm.is_main_process():
+            resume = "" if args.resume else " --resume"
+            logger.warning(
+                "Interrupted. Continue from the last checkpoint: %s%s", command_line(), resume
+            )
+        return INTERRUPTED
+    except NonFiniteLossError as error:
+        _tell(error)
+        return NOT_FINITE
+    except (ValueError, OSError) as error:
+        if not is_users(error):
+            raise
+        _tell(error)
+        return USER_ERROR
+    return 0
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether this package raised an error on purpose, and so has said what to do.
+
+    An error that came up inside a library is a defect, and keeps its traceback.
+    """
+    if type(error).__module__.startswith("iaunet_d2"):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
+
+
+def one_message(error: BaseException) -> str:
+    """The error's own words; what a data-loading process wrapped around them is left out."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2] or text
+    return text
+
+
+def _tell(error: BaseException) -> None:
+    """Log the message everywhere and the traceback in the files only."""
+    logger.error("%s", one_message(error))
+    details = logger.makeRecord(
+        logger.name,
+        logging.ERROR,
+        __file__,
+        0,
+        "Details:",
+        (),
+        (type(error), error, error.__traceback__),
+    )
+    for handler in logging.getLogger("iaunet_d2").handlers:
+        if getattr(handler, "stream", None) not in (sys.stdout, sys.stderr):
+            handler.handle(details)

@@ -1,0 +1,540 @@
+"""The data part of Detectron2's API, as this project relies on it: hand-worked numbers."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import detectron2.data.transforms as T
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetFromList,
+    DatasetMapper,
+    MapDataset,
+    MetadataCatalog,
+    ToIterableDataset,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data import detection_utils as utils
+from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.data.datasets.coco import convert_to_coco_dict
+from detectron2.data.samplers import InferenceSampler, TrainingSampler
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+from PIL import Image
+
+# pycocotools' own, with numpy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# Detectron2 asserts where the stand-in raises something that tells more.
+REFUSED = (AssertionError, ValueError, TypeError)
+SQUARE = [[2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]]  # 4 x 4 pixels
+
+
+@pytest.fixture
+def catalogs() -> Any:
+    """The catalogs; names that a test adds are removed after it."""
+    before = set(DatasetCatalog.list()), set(MetadataCatalog.list())
+    yield
+    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
+        for name in set(catalog.list()) - names:
+            catalog.remove(name)
+
+
+def write_coco(folder: Path, **changes: Any) -> Path:
+    """Two images (8 x 10 and 6 x 6 pixels), category ids 3 and 7, a polygon, an RLE and a crowd."""
+    rle = mask_util.encode(np.asfortranarray(np.eye(8, 10, dtype=np.uint8)))
+    rle["counts"] = rle["counts"].decode()
+    content = {
+        "images": [
+            {"id": 9, "file_name": "b.png", "height": 6, "width": 6},
+            {"id": 4, "file_name": "a.png", "height": 8, "width": 10},
+        ],
+        "categories": [{"id": 7, "name": "round"}, {"id": 3, "name": "long"}],
+        "annotations": [
+            annotation(1, 4, 3, SQUARE, [2, 1, 4, 4], area=16),
+            annotation(2, 4, 7, rle, [0, 0, 8, 8], area=8),
+            annotation(3, 4, 7, rle, [0, 0, 8, 8], area=8, iscrowd=1),
+        ],
+        **changes,
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content))
+    for image in content["images"]:
+        pixels = np.arange(image["height"] * image["width"] * 3, dtype=np.uint8)
+        shape = (image["height"], image["width"], 3)
+        Image.fromarray(pixels.reshape(shape)).save(folder / image["file_name"])
+    return path
+
+
+def annotation(number: int, image: int, category: int, mask: Any, bbox: Any, **more: Any) -> dict:
+    ids = {"id": number, "image_id": image, "category_id": category}
+    return {**ids, "segmentation": mask, "bbox": bbox, "iscrowd": 0, **more}
+
+
+# Catalogs
+
+
+def test_dataset_catalog_loads_what_was_registered(catalogs: None) -> None:
+    DatasetCatalog.register("api_two", lambda: [{"image_id": 1}, {"image_id": 2}])
+    assert DatasetCatalog.get("api_two") == [{"image_id": 1}, {"image_id": 2}]
+    assert "api_two" in DatasetCatalog.list() and "api_two" in DatasetCatalog
+    with pytest.raises(REFUSED):
+        DatasetCatalog.register("api_two", list)
+    DatasetCatalog.remove("api_two")
+    with pytest.raises(KeyError, match="api_two"):
+        DatasetCatalog.get("api_two")
+
+
+def test_metadata_is_one_object_that_does_not_change(catalogs: None) -> None:
+    metadata = MetadataCatalog.get("api_meta")
+    metadata.thing_classes = ["cell"]
+    metadata.thing_classes = ["cell"]
+    assert MetadataCatalog.get("api_meta") is metadata
+    assert metadata.set(stuff=1).as_dict() == {
+        "name": "api_meta",
+        "thing_classes": ["cell"],
+        "stuff": 1,
+    }
+    with pytest.raises(REFUSED, match="thing_classes"):
+        metadata.thing_classes = ["nucleus"]
+    with pytest.raises(AttributeError, match="api_meta"):
+        _ = metadata.absent
+    assert metadata.get("absent", 5) == 5 and not hasattr(metadata, "absent")
+
+
+# Data sets and loaders
+
+
+@pytest.mark.parametrize("serialize", [True, False])
+def test_dataset_from_list_gives_independent_items(serialize: bool) -> None:
+    items = [{"n": [i]} for i in range(5)]
+    dataset = DatasetFromList(items, serialize=serialize)
+    dataset[3]["n"].append("changed")
+    assert len(dataset) == 5
+    assert [dataset[i] for i in range(5)] == [{"n": [i]} for i in range(5)]
+
+
+def test_map_dataset_replaces_what_the_mapper_refuses() -> None:
+    dataset = MapDataset(DatasetFromList(list(range(6))), lambda x: None if x in (1, 4) else x * 10)
+    assert [dataset[i] for i in (0, 2, 3, 5)] == [0, 20, 30, 50]
+    assert {dataset[1], dataset[4]} <= {0, 20, 30, 50}
+
+
+def test_map_dataset_over_a_stream_skips_what_the_mapper_refuses() -> None:
+    stream = ToIterableDataset(list(range(6)), InferenceSampler(6))
+    assert list(MapDataset(stream, lambda x: x * 2 if x % 2 else None)) == [2, 6, 10]
+
+
+def test_aspect_ratio_groups_wide_and_tall() -> None:
+    sizes = [(4, 2), (2, 4), (6, 3), (3, 3), (5, 1)]
+    stream = [{"width": w, "height": h} for w, h in sizes]
+    batches = list(AspectRatioGroupedDataset(stream, 2))
+    assert [[b["width"] for b in batch] for batch in batches] == [[4, 6], [2, 3]]
+
+
+def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, of: int) -> None:
+    monkeypatch.setattr(comm, "get_rank", lambda: rank)
+    monkeypatch.setattr(comm, "get_world_size", lambda: of)
+
+
+def test_training_sampler_is_a_shared_stream_of_permutations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    expected = [i for _ in range(3) for i in torch.randperm(7, generator=generator).tolist()]
+    assert list(itertools.islice(TrainingSampler(7, seed=5), 21)) == expected
+    for rank in range(2):
+        as_process(monkeypatch, rank, 2)
+        assert list(itertools.islice(TrainingSampler(7, seed=5), 10)) == expected[rank:20:2]
+
+
+def test_training_sampler_without_shuffling() -> None:
+    assert list(itertools.islice(TrainingSampler(3, shuffle=False), 7)) == [0, 1, 2, 0, 1, 2, 0]
+    with pytest.raises(ValueError):
+        TrainingSampler(0)
+
+
+def test_inference_sampler_gives_every_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = []
+    for rank in range(4):
+        as_process(monkeypatch, rank, 4)
+        sampler = InferenceSampler(10)
+        parts.append(list(sampler))
+        assert len(sampler) == len(parts[-1])
+    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_train_loader_order_does_not_depend_on_workers(workers: int) -> None:
+    loader = build_detection_train_loader(
+        list(range(10)),
+        mapper=lambda x: x,
+        sampler=TrainingSampler(10, seed=3),
+        total_batch_size=4,
+        aspect_ratio_grouping=False,
+        num_workers=workers,
+    )
+    batches = list(itertools.islice(loader, 5))
+    flat = list(itertools.islice(TrainingSampler(10, seed=3), 20))
+    assert batches == [flat[i : i + 4] for i in range(0, 20, 4)]
+
+
+def test_loaders_refuse_an_impossible_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(REFUSED):
+        build_detection_train_loader([1], mapper=None, total_batch_size=0)
+
+
+def test_test_loader_gives_all_in_order() -> None:
+    loader = build_detection_test_loader(list(range(5)), mapper=lambda x: x + 1, batch_size=2)
+    assert list(loader) == [[1, 2], [3, 4], [5]]
+
+
+# COCO files
+
+
+def test_load_coco_json(tmp_path: Path, catalogs: None) -> None:
+    first, second = load_coco_json(write_coco(tmp_path), str(tmp_path), "api_coco")
+    assert MetadataCatalog.get("api_coco").thing_classes == ["long", "round"]
+    assert MetadataCatalog.get("api_coco").thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
+    assert (first["image_id"], first["height"], first["width"]) == (4, 8, 10)
+    assert first["file_name"] == str(tmp_path / "a.png")
+    assert [a["category_id"] for a in first["annotations"]] == [0, 1, 1]
+    assert [a["iscrowd"] for a in first["annotations"]] == [0, 0, 1]
+    assert first["annotations"][0]["segmentation"] == SQUARE
+    assert first["annotations"][0]["bbox"] == [2, 1, 4, 4]
+    assert first["annotations"][0]["bbox_mode"] == BoxMode.XYWH_ABS
+    assert second["annotations"] == []
+
+
+def test_load_coco_json_without_a_name_keeps_ids(tmp_path: Path) -> None:
+    record = load_coco_json(write_coco(tmp_path), str(tmp_path), extra_annotation_keys=["area"])[0]
+    assert [a["category_id"] for a in record["annotations"]] == [3, 7, 7]
+    assert [a["area"] for a in record["annotations"]] == [16, 8, 8]
+
+
+def test_load_coco_json_drops_invalid_polygons_and_packs_rle(tmp_path: Path) -> None:
+    lists = {"size": [8, 10], "counts": [8, 4, 68]}
+    path = write_coco(
+        tmp_path,
+        annotations=[
+            annotation(1, 4, 3, [[1, 1, 2, 2]], [1, 1, 1, 1]),
+            annotation(2, 4, 3, [[1, 1, 2, 2], SQUARE[0]], [1, 1, 5, 4]),
+            annotation(3, 4, 3, lists, [1, 0, 1, 4]),
+        ],
+    )
+    polygons, packed = load_coco_json(path, str(tmp_path))[0]["annotations"]
+    assert polygons["segmentation"] == SQUARE
+    mask = mask_util.decode(packed["segmentation"])
+    assert mask.sum() == 4 and mask[:4, 1].all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"annotations": [annotation(1, 4, 5, SQUARE, [2, 1, 4, 4])]}, KeyError),
+        ({"annotations": [annotation(1, 4, 3, SQUARE, [])]}, ValueError),
+        ({"annotations": [annotation(1, 4, 3, SQUARE, [2, 1, 4, 4], ignore=1)]}, REFUSED),
+        ({"annotations": [annotation(1, 4, 3, SQUARE, [2, 1, 4, 4])] * 2}, REFUSED),
+    ],
+    ids=["category", "bbox", "ignore", "id-twice"],
+)
+def test_load_coco_json_refuses(
+    tmp_path: Path, catalogs: None, changes: dict[str, Any], error: Any
+) -> None:
+    with pytest.raises(error):
+        load_coco_json(write_coco(tmp_path, **changes), str(tmp_path), "api_refused")
+
+
+def test_register_coco_instances_and_dataset_dicts(tmp_path: Path, catalogs: None) -> None:
+    path = str(write_coco(tmp_path))
+    register_coco_instances("api_registered", {"pixel_size": 0.3}, path, str(tmp_path))
+    metadata = MetadataCatalog.get("api_registered")
+    assert (metadata.evaluator_type, metadata.pixel_size) == ("coco", 0.3)
+    both = get_detection_dataset_dicts("api_registered", filter_empty=False)
+    filled = get_detection_dataset_dicts(["api_registered"])
+    assert [[r["image_id"] for r in records] for records in (both, filled)] == [[4, 9], [4]]
+    with pytest.raises(KeyError):
+        get_detection_dataset_dicts(["api_nowhere"])
+
+
+def test_convert_to_coco_dict_is_the_way_back(tmp_path: Path, catalogs: None) -> None:
+    path = write_coco(tmp_path)
+    register_coco_instances("api_back", {}, str(path), str(tmp_path))
+    DatasetCatalog.get("api_back")
+    made = convert_to_coco_dict("api_back")
+    assert sorted((c["id"], c["name"]) for c in made["categories"]) == [(3, "long"), (7, "round")]
+    assert [image["id"] for image in made["images"]] == [4, 9]
+    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
+    original = json.loads(path.read_text())["annotations"]
+    assert [[a[k] for k in keys] for a in made["annotations"]] == [
+        [a[k] for k in keys] for a in original
+    ]
+
+
+# Images and annotations
+
+
+def test_read_image_formats_and_orientation(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert np.array_equal(utils.read_image(str(tmp_path / "x.png"), "RGB"), pixels)
+    assert np.array_equal(utils.read_image(str(tmp_path / "x.png"), "BGR"), pixels[:, :, ::-1])
+    assert utils.read_image(str(tmp_path / "x.png"), "L").shape == (4, 6, 1)
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    turned = utils.read_image(str(tmp_path / "turned.png"), "RGB")
+    assert np.array_equal(turned, np.rot90(pixels, k=-1))
+
+
+def test_check_image_size() -> None:
+    record: dict[str, Any] = {}
+    utils.check_image_size(record, np.zeros((3, 5, 1)))
+    assert record == {"width": 5, "height": 3}
+    with pytest.raises(utils.SizeMismatchError, match=r"x\.png"):
+        utils.check_image_size({"file_name": "x.png", "width": 3, "height": 5}, np.zeros((3, 5)))
+
+
+def test_transform_instance_annotations_clips_boxes_and_flips_masks() -> None:
+    mask = np.zeros((4, 6), dtype=np.uint8)
+    mask[1, 0] = 1
+    item = {
+        "bbox": [-1.0, 0.0, 4.0, 9.0],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "segmentation": mask_util.encode(np.asfortranarray(mask)),
+    }
+    moved = utils.transform_instance_annotations(item, [T.HFlipTransform(6)], (4, 6))
+    assert moved["bbox"].tolist() == [3, 0, 6, 4]
+    assert moved["bbox_mode"] == BoxMode.XYXY_ABS
+    assert np.argwhere(moved["segmentation"]).tolist() == [[1, 5]]
+
+
+def test_annotations_to_instances_keeps_overlaps() -> None:
+    masks = np.zeros((2, 4, 5), dtype=np.uint8)
+    masks[0, :2], masks[1, 1:] = 1, 1
+    items = [
+        {"bbox": [0, 0, 5, 2], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1, "segmentation": m}
+        for m in masks
+    ]
+    made = utils.annotations_to_instances(items, (4, 5), mask_format="bitmask")
+    assert made.gt_masks.tensor.sum((1, 2)).tolist() == [10, 15]
+    assert made.gt_classes.tolist() == [1, 1] and made.gt_classes.dtype == torch.int64
+    with pytest.raises(ValueError):
+        utils.annotations_to_instances(items, (4, 5), mask_format="polygon")
+
+
+@pytest.mark.parametrize("mask_format", ["bitmask", "polygon"])
+def test_annotations_to_instances_of_nothing(mask_format: str) -> None:
+    made = utils.annotations_to_instances([], (4, 5), mask_format)
+    assert len(made) == 0 and made.gt_boxes.tensor.shape == (0, 4)
+    assert len(utils.filter_empty_instances(made)) == 0
+
+
+def test_filter_empty_instances() -> None:
+    masks = [np.ones((4, 4)), np.zeros((4, 4)), np.ones((4, 4))]
+    boxes = [[0, 0, 4, 4], [0, 0, 4, 4], [1, 1, 1, 3]]
+    items = [
+        {"bbox": b, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "segmentation": m}
+        for b, m in zip(boxes, masks, strict=True)
+    ]
+    made = utils.annotations_to_instances(items, (4, 4), "bitmask")
+    kept, which = utils.filter_empty_instances(made, return_mask=True)
+    assert which.tolist() == [True, False, False] and len(kept) == 1
+    assert len(utils.filter_empty_instances(made, by_box=False)) == 2
+
+
+# Transforms
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "longest", "expected"),
+    [
+        ((480, 640), 800, 1333, (800, 1067)),
+        ((480, 640), 800, 1000, (750, 1000)),
+        ((640, 480), 240, 9999, (320, 240)),
+        ((100, 100), 51, 9999, (51, 51)),
+        ((1, 1000), 10, 500, (1, 500)),
+    ],
+)
+def test_resize_shortest_edge_shape(size: Any, edge: int, longest: int, expected: Any) -> None:
+    assert T.ResizeShortestEdge.get_output_shape(*size, edge, longest) == expected
+    transform = T.ResizeShortestEdge(edge, longest).get_transform(np.zeros((*size, 3)))
+    assert (transform.new_h, transform.new_w) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_resize_transform(dtype: Any, channels: tuple[int, ...]) -> None:
+    transform = T.ResizeTransform(2, 4, 4, 8)
+    image = np.tile(np.arange(4, dtype=dtype)[:, None] * 10, (2, 1, 1)).reshape(2, 4, 1)
+    image = np.broadcast_to(image, (2, 4, *channels)) if channels else image[:, :, 0]
+    out = transform.apply_image(image.copy())
+    assert out.shape == (4, 8, *channels) and out.dtype == dtype
+    row = out.reshape(4, 8, -1)[0, :, 0]
+    assert np.allclose(row, [0, 2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 30], atol=0.51)
+    coords = transform.apply_coords(np.array([[1.0, 1.0], [4.0, 2.0]]))
+    assert coords.tolist() == [[2, 2], [8, 4]]
+    labels = transform.apply_segmentation(np.array([[1, 1, 2, 2], [3, 3, 4, 4]], dtype=np.uint8))
+    assert set(np.unique(labels)) == {1, 2, 3, 4}
+    assert (transform.inverse().new_h, transform.inverse().new_w) == (2, 4)
+    with pytest.raises(REFUSED):
+        transform.apply_image(np.zeros((3, 3), dtype=dtype))
+
+
+def test_augmentation_list_moves_image_boxes_and_labels_alike() -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    inputs = T.AugInput(image, boxes=np.array([[0.0, 0.0, 2.0, 1.0]]), sem_seg=image.copy())
+    steps = [T.RandomFlip(1.0), T.CropTransform(1, 0, 5, 4), T.RandomFlip(0.0)]
+    transforms = T.AugmentationList(steps)(inputs)
+    assert np.array_equal(inputs.image, image[:, ::-1][:, 1:])
+    assert np.array_equal(inputs.sem_seg, inputs.image)
+    assert inputs.boxes.tolist() == [[3, 0, 5, 1]]
+    assert np.array_equal(transforms.apply_image(image), inputs.image)
+    assert len(transforms) == 3
+
+
+def test_random_flip_is_horizontal_or_vertical() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    flip = T.RandomFlip(1.0, horizontal=False, vertical=True)
+    assert np.array_equal(flip.get_transform(image).apply_image(image), image[::-1])
+    for both in (True, False):
+        with pytest.raises(ValueError):
+            T.RandomFlip(horizontal=both, vertical=both)
+
+
+def test_fixed_size_crop_pads_at_the_right_and_below() -> None:
+    image = np.ones((3, 8), dtype=np.uint8)
+    crop = T.FixedSizeCrop((5, 6), pad_value=7, seg_pad_value=9)
+    transform = crop.get_transform(image)
+    out = transform.apply_image(image)
+    assert out.shape == (5, 6) and (out[:3] == 1).all() and (out[3:] == 7).all()
+    assert (transform.apply_segmentation(image)[3:] == 9).all()
+    assert T.FixedSizeCrop((5, 6), pad=False).get_transform(image).apply_image(image).shape == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "low", "high"),
+    [
+        ("relative", (0.5, 0.25), (5, 5), (5, 5)),
+        ("relative_range", (0.5, 0.25), (5, 5), (10, 20)),
+        ("absolute", (4, 30), (4, 20), (4, 20)),
+        ("absolute_range", (3, 6), (3, 3), (6, 6)),
+    ],
+)
+def test_random_crop_sizes(kind: str, size: Any, low: Any, high: Any) -> None:
+    np.random.seed(0)
+    image = np.arange(200).reshape(10, 20).astype(np.uint8)
+    for _ in range(20):
+        out = T.RandomCrop(kind, size).get_transform(image).apply_image(image)
+        assert all(a <= s <= b for a, s, b in zip(low, out.shape, high, strict=True))
+    with pytest.raises(REFUSED):
+        T.RandomCrop("other", size)
+
+
+def test_resize_scale_fits_into_the_scaled_box() -> None:
+    transform = T.ResizeScale(0.5, 0.5, 64, 100).get_transform(np.zeros((40, 80, 3)))
+    assert (transform.new_h, transform.new_w) == (25, 50)  # box 32 x 50: width limits, 50 / 80
+    assert T.Resize(7).get_transform(np.zeros((4, 4))).new_w == 7
+
+
+def test_brightness_and_contrast() -> None:
+    image = np.array([[10.0, 30.0]], dtype=np.float32)
+    bright = T.RandomBrightness(2.0, 2.0).get_transform(image).apply_image(image.copy())
+    contrast = T.RandomContrast(0.5, 0.5).get_transform(image).apply_image(image.copy())
+    assert np.allclose(bright, [[20, 60]]) and np.allclose(contrast, [[15, 25]])
+
+
+def test_random_apply() -> None:
+    image = np.arange(3, dtype=np.uint8)[None]
+    for probability, expected in ((0.0, [0, 1, 2]), (1.0, [2, 1, 0])):
+        inputs = T.AugInput(image)
+        T.RandomApply(T.HFlipTransform(3), probability)(inputs)
+        assert inputs.image[0].tolist() == expected
+
+
+class CropToBoxes(T.Augmentation):
+    """A project's own augmentation: it names what it looks at."""
+
+    def __init__(self, margin: int = 0) -> None:
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> T.Transform:
+        x0, y0 = boxes[:, :2].min(0).astype(int) - self.margin
+        return T.CropTransform(x0, y0, image.shape[1] - x0, image.shape[0] - y0)
+
+
+def test_own_augmentation_gets_the_inputs_that_it_names() -> None:
+    inputs = T.AugInput(np.zeros((9, 9)), boxes=np.array([[3.0, 4.0, 6.0, 6.0]]))
+    CropToBoxes(margin=1)(inputs)
+    assert inputs.image.shape == (6, 7) and inputs.boxes.tolist() == [[1, 1, 4, 3]]
+    assert repr(CropToBoxes(margin=1)) == "CropToBoxes(margin=1)"
+    with pytest.raises(AttributeError, match="boxes"):
+        CropToBoxes()(type("Bare", (), {"image": np.zeros((9, 9))})())
+
+
+# The mapper, by config
+
+
+def config(**options: Any) -> Any:
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (16,), 16
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MASK_FORMAT, cfg.INPUT.FORMAT = "none", "bitmask", "RGB"
+    cfg.MODEL.MASK_ON = True
+    cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS, cfg.SEED = 2, 0, 1
+    for key, value in options.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
+    return cfg
+
+
+def test_mapper_scales_image_boxes_and_masks(tmp_path: Path) -> None:
+    record = load_coco_json(write_coco(tmp_path), str(tmp_path))[0]
+    out = DatasetMapper(config(), True)(record)
+    assert out["image"].shape == (3, 16, 20) and out["image"].dtype == torch.uint8
+    assert (out["height"], out["width"]) == (8, 10)
+    instances = out["instances"]
+    assert len(instances) == 2 and instances.image_size == (16, 20)  # the crowd is left out
+    assert instances.gt_boxes.tensor[0].tolist() == [4, 2, 12, 10]
+    assert instances.gt_masks.tensor.sum((1, 2)).tolist() == [64, 32]
+    assert "annotations" in record and "instances" not in record
+
+
+def test_mapper_at_inference_has_no_ground_truth(tmp_path: Path) -> None:
+    record = load_coco_json(write_coco(tmp_path), str(tmp_path))[0]
+    out = DatasetMapper(config(), False)(record)
+    assert set(out) == {"file_name", "height", "width", "image_id", "image"}
+
+
+def test_mapper_computes_boxes_anew_after_cropping(tmp_path: Path) -> None:
+    # As a mask: fvcore crops polygons with shapely, which is not at hand everywhere.
+    triangle = mask_util.encode(np.asfortranarray(np.tri(8, 10, dtype=np.uint8)))
+    triangle["counts"] = triangle["counts"].decode()
+    path = write_coco(tmp_path, annotations=[annotation(1, 4, 3, triangle, [0, 0, 8, 8])])
+    record = load_coco_json(path, str(tmp_path))[0]
+    cfg = config(INPUT__CROP__ENABLED=True, INPUT__CROP__TYPE="absolute", INPUT__CROP__SIZE=[4, 4])
+    np.random.seed(0)
+    for _ in range(10):
+        instances = DatasetMapper(cfg, True)(record)["instances"]
+        for box, mask in zip(instances.gt_boxes.tensor, instances.gt_masks.tensor, strict=True):
+            rows, columns = torch.where(mask.any(1))[0], torch.where(mask.any(0))[0]
+            assert box.tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+def test_loaders_by_config(tmp_path: Path, catalogs: None) -> None:
+    register_coco_instances("api_loaded", {}, str(write_coco(tmp_path)), str(tmp_path))
+    cfg = config(DATASETS__TRAIN=("api_loaded",), DATALOADER__ASPECT_RATIO_GROUPING=False)
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    batches = list(itertools.islice(build_detection_train_loader(cfg), 3))
+    order = list(itertools.islice(TrainingSampler(2, seed=1), 6))
+    ids = [[4, 9][i] for i in order]
+    assert [d["image_id"] for batch in batches for d in batch] == ids
+    test = list(build_detection_test_loader(cfg, "api_loaded"))
+    assert [[d["image_id"] for d in batch] for batch in test] == [[4], [9]]

@@ -1,0 +1,139 @@
+"""The losses against plain formulas written a second time, per pair and per pixel."""
+
+import math
+
+import pytest
+import torch
+
+from iaunet_d2.networks import CostWeights, QueryPrediction, SetCriterion, Target, mask_logits
+
+
+def scene(queries=5, classes=2, outputs=2, counts=(3, 1), size=(6, 10), seed=0):
+    """Random predictions for ``len(counts)`` images and rectangles, partly overlapping, as ground truth."""
+    g = torch.Generator().manual_seed(seed)
+    batch, dim = len(counts), 4
+    predictions = [
+        QueryPrediction(
+            torch.randn(batch, queries, classes + 1, generator=g),
+            torch.randn(batch, queries, dim, generator=g),
+        )
+        for _ in range(outputs)
+    ]
+    features = torch.randn(batch, dim, *size, generator=g)
+    targets = []
+    for n in counts:
+        masks = torch.zeros(n, *size, dtype=torch.bool)
+        for i in range(n):
+            masks[i, i : i + 3, 2 * i : 2 * i + 5] = True
+        targets.append(Target(torch.randint(classes, (n,), generator=g), masks))
+    return predictions, features, targets
+
+
+def plain_losses(prediction, features, targets, matches, output, no_object_weight, classes):
+    """Cross-entropy, BCE and dice from their definitions, by loops."""
+    logits = mask_logits(prediction.mask_embeddings, features)
+    ce = weight_sum = bce = dice = 0.0
+    count = max(sum(len(t.labels) for t in targets), 1)
+    for b, target in enumerate(targets):
+        pairs = dict(
+            zip(matches[b].queries[output].tolist(), matches[b].targets[output].tolist(), strict=True)
+        )
+        for q, row in enumerate(prediction.class_logits[b]):
+            label = int(target.labels[pairs[q]]) if q in pairs else classes
+            weight = 1.0 if q in pairs else no_object_weight
+            ce += weight * (math.log(sum(math.exp(x) for x in row.tolist())) - row[label].item())
+            weight_sum += weight
+        for q, t in pairs.items():
+            p, g = logits[b, q].double().sigmoid(), target.masks[t].double()
+            bce += -(g * p.log() + (1 - g) * (1 - p).log()).mean().item()
+            dice += 1 - (2 * (p * g).sum().item() + 1) / (p.sum().item() + g.sum().item() + 1)
+    return ce / weight_sum, bce / count, dice / count
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (0, 2), (1,)])
+def test_dense_losses_equal_the_definitions(counts):
+    predictions, features, targets = scene(counts=counts)
+    criterion = SetCriterion(2, CostWeights(1.0, 5.0, 2.0), num_points=0, matcher_points=500)
+    torch.manual_seed(3)
+    losses = criterion(predictions, features, targets)
+    torch.manual_seed(3)
+    stacked = [torch.stack(x) for x in zip(*[(p.class_logits, p.mask_embeddings) for p in predictions])]
+    matches = [
+        criterion.match(stacked[0][:, b], stacked[1][:, b], features[b], targets[b])
+        for b in range(len(targets))
+    ]
+    for output, suffix in ((0, "_0"), (1, "")):
+        ce, bce, dice = plain_losses(predictions[output], features, targets, matches, output, 0.1, 2)
+        assert losses[f"loss_ce{suffix}"].item() == pytest.approx(ce, rel=1e-5)
+        assert losses[f"loss_mask{suffix}"].item() == pytest.approx(5 * bce, rel=1e-5)
+        assert losses[f"loss_dice{suffix}"].item() == pytest.approx(2 * dice, rel=1e-5)
+    assert set(losses) == {f"loss_{n}{s}" for n in ("ce", "mask", "dice") for s in ("", "_0")}
+
+
+def test_dense_losses_raise_logits_to_the_size_of_the_input():
+    predictions, features, targets = scene(counts=(1,), size=(4, 4))
+    constant = QueryPrediction(predictions[0].class_logits, torch.zeros(1, 5, 4))
+    mask = torch.zeros(1, 16, 16, dtype=torch.bool)
+    mask[0, :4, :8] = True
+    losses = SetCriterion(2, num_points=0, matcher_points=50)(
+        [constant], features, [Target(targets[0].labels, mask)]
+    )
+    # All probabilities 1/2 over 256 pixels, 32 of them inside.
+    assert losses["loss_mask"].item() == pytest.approx(5 * math.log(2))
+    assert losses["loss_dice"].item() == pytest.approx(2 * (1 - 33 / (128 + 32 + 1)))
+
+
+def test_point_losses_approach_dense_ones_with_many_uniform_points():
+    predictions, features, targets = scene(size=(32, 48))
+    dense = SetCriterion(2, num_points=0, matcher_points=4000)(predictions, features, targets)
+    points = SetCriterion(
+        2, num_points=60000, oversample_ratio=1.0, importance_sample_ratio=0.0, matcher_points=4000
+    )(predictions, features, targets)
+    for name, value in dense.items():
+        # Points fall between pixel centres too, where both sides are interpolated.
+        assert points[name].item() == pytest.approx(value.item(), rel=0.12), name
+
+
+def test_more_instances_than_queries():
+    predictions, features, targets = scene(queries=2, counts=(3,))
+    for num_points in (0, 64):
+        losses = SetCriterion(2, num_points=num_points, matcher_points=64)(predictions, features, targets)
+        assert all(torch.isfinite(x) for x in losses.values())
+
+
+@pytest.mark.parametrize("num_points", [0, 16])
+def test_no_instance_in_the_batch(num_points):
+    predictions, features, targets = scene(counts=(0, 0))
+    for p in predictions:
+        p.class_logits.requires_grad_()
+        p.mask_embeddings.requires_grad_()
+    features.requires_grad_()
+    losses = SetCriterion(2, num_points=num_points)(predictions, features, targets)
+    assert losses["loss_mask"].item() == 0 and losses["loss_dice"].item() == 0
+    # Cross-entropy to "no object" alone, in which the weight 0.1 cancels.
+    log_p = predictions[-1].class_logits.log_softmax(-1)[..., -1]
+    assert losses["loss_ce"].item() == pytest.approx(-log_p.mean().item(), rel=1e-5)
+    sum(losses.values()).backward()
+    assert features.grad is not None and features.grad.abs().sum() == 0
+
+
+def test_perfect_prediction_costs_almost_nothing():
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, :, :4], masks[1, :, 3:] = True, True  # they share column 3
+    features = torch.where(masks, 20.0, -20.0)[None]
+    perfect = QueryPrediction(
+        torch.tensor([[[20.0, -20.0], [20.0, -20.0], [-20.0, 20.0]]]),
+        torch.tensor([[[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]]),
+    )
+    target = Target(torch.tensor([0, 0]), masks)
+    losses = SetCriterion(1, num_points=0, matcher_points=500)([perfect], features, [target])
+    assert sum(losses.values()).item() < 1e-4
+
+
+def test_gradients_reach_only_matched_masks():
+    predictions, features, targets = scene(queries=6, counts=(2,), outputs=1)
+    embeddings = predictions[0].mask_embeddings.requires_grad_()
+    losses = SetCriterion(2, num_points=32, matcher_points=64)(predictions, features, targets)
+    (losses["loss_mask"] + losses["loss_dice"]).backward()
+    touched = embeddings.grad[0].abs().sum(-1) > 0
+    assert touched.sum().item() == 2

@@ -1,0 +1,131 @@
+"""Pixel decoder and query decoder: shapes, switches, padding, and attention against torch's own."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from iaunet_d2.networks import PixelDecoder, QueryDecoder, sine_position_encoding
+from iaunet_d2.networks.layers import coordinate_channels
+from iaunet_d2.networks.query_decoder import Attention
+
+
+def maps(height=64, width=96, channels=(4, 6, 8, 10), batch=2):
+    return [torch.randn(batch, c, height // s, width // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)]
+
+
+def test_coordinates_of_a_map_that_is_not_square():
+    grid = coordinate_channels(torch.zeros(1, 3, 2, 5))
+    assert grid[0, 0].tolist() == [[-1, -0.5, 0, 0.5, 1]] * 2  # x
+    assert grid[0, 1].tolist() == [[-1] * 5, [1] * 5]  # y
+
+
+SWITCHES = [
+    {},
+    {"mask_branch": False},
+    {"coord_conv": False},
+    {"se_reduction": 0},
+    {"skip": "add"},
+    {"skip": "add", "coord_conv": False, "residual": "identity"},
+    {"residual": "identity"},
+    {"separable": False},
+]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_pixel_decoder_shapes_and_gradients(switches):
+    decoder = PixelDecoder((4, 6, 8, 10), dim=16, **switches)
+    inputs = [m.requires_grad_() for m in maps()]
+    levels, mask_features = decoder(inputs)
+    assert [tuple(x.shape) for x in levels] == [(2, 16, 2, 3), (2, 16, 4, 6), (2, 16, 8, 12)]
+    assert mask_features.shape == (2, 16, 16, 24)
+    (mask_features.sum() + sum(x.sum() for x in levels)).backward()
+    assert all(p.grad is not None for p in decoder.parameters())
+    assert all(m.grad is not None for m in inputs)
+
+
+@pytest.mark.parametrize("wrong", [{"skip": "sum"}, {"residual": "none"}])
+def test_unknown_switch_names_the_key(wrong):
+    with pytest.raises(ValueError, match=f"MODEL.IAUNET.{next(iter(wrong)).upper()}"):
+        PixelDecoder((4, 6, 8, 10), dim=16, **wrong)
+
+
+def test_position_encoding_by_formula():
+    encoding = sine_position_encoding(3, 5, 8)
+    assert encoding.shape == (15, 8)
+    y, x = 2, 4  # the last position: normalised to 2 pi (almost)
+    for offset, index, length in ((0, y, 3), (4, x, 5)):
+        angle = (index + 1) / (length + 1e-6) * 2 * math.pi
+        expected = [math.sin(angle), math.cos(angle), math.sin(angle / 100), math.cos(angle / 100)]
+        got = encoding[y * 5 + x, offset : offset + 4].tolist()
+        assert got == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match="HIDDEN_DIM"):
+        sine_position_encoding(3, 5, 6)
+
+
+def test_attention_equals_torch_multihead_attention():
+    ours, theirs = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        theirs.out_proj.weight.copy_(ours.output.weight)
+        theirs.out_proj.bias.copy_(ours.output.bias)
+    q, k, v = torch.randn(2, 5, 16), torch.randn(2, 7, 16), torch.randn(2, 7, 16)
+    padding = torch.zeros(2, 7, dtype=torch.bool)
+    padding[1, 4:] = True
+    expected, _ = theirs(q, k, v, key_padding_mask=padding)
+    torch.testing.assert_close(ours(q, k, v, ~padding[:, None, None]), expected)
+
+
+def decode(decoder, levels, padding=None):
+    return decoder(levels, torch.randn(levels[0].shape[0], 16, 16, 24), padding)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_padded_positions_change_nothing(masked):
+    torch.manual_seed(1)
+    decoder = QueryDecoder(16, 5, 2, num_heads=4, ffn_dim=32, masked_attention=masked).eval()
+    levels = [torch.randn(1, 16, *s) for s in ((2, 3), (4, 6), (8, 12))]
+    features = torch.randn(1, 16, 16, 24)
+    padding = torch.zeros(1, 64, 96, dtype=torch.bool)
+    padding[:, :, 32:] = True  # two thirds of the width
+    before = decoder(levels, features, padding)[-1]
+    changed = [x.clone() for x in levels]
+    for x in changed:
+        x[..., x.shape[-1] // 3 :] += 100
+    after = decoder(changed, features, padding)[-1]
+    torch.testing.assert_close(before.class_logits, after.class_logits)
+    unmasked = decoder(changed, features, None)[-1]
+    assert not torch.allclose(before.mask_embeddings, unmasked.mask_embeddings)
+
+
+def test_order_of_blocks_and_number_of_predictions():
+    sequential = QueryDecoder(16, 5, num_heads=4, ffn_dim=32, blocks_per_level=2)
+    cycle = QueryDecoder(16, 5, num_heads=4, ffn_dim=32, blocks_per_level=2, order="cycle")
+    assert sequential.level_of_block == [0, 0, 1, 1, 2, 2]
+    assert cycle.level_of_block == [0, 1, 2, 0, 1, 2]
+    levels = [torch.randn(2, 16, *s) for s in ((2, 3), (4, 6), (8, 12))]
+    assert len(decode(sequential, levels)) == 6
+    assert len(sequential(levels, torch.randn(2, 16, 16, 24), every_block=False)) == 1
+    with pytest.raises(ValueError, match="BLOCK_ORDER"):
+        QueryDecoder(16, 5, order="random")
+
+
+def test_masked_attention_looks_only_inside_the_own_mask():
+    level, features = torch.randn(1, 16, 4, 6), torch.randn(1, 16, 16, 24)
+    small = nn.functional.interpolate(features, size=(4, 6), mode="bilinear", align_corners=False)
+    # One query alone, since self-attention would mix several.
+    single = QueryDecoder(16, 1, num_heads=4, ffn_dim=32, levels=1, blocks_per_level=1, masked_attention=True)
+    single.eval()
+    embedding = single.predict(single.query_features.weight[None]).mask_embeddings
+    inside = torch.einsum("bqc,bchw->bqhw", embedding, small)[0, 0] > 0
+    assert inside.any() and not inside.all()
+    torch.testing.assert_close(
+        single([level + 50 * ~inside], features)[-1].mask_embeddings,
+        single([level], features)[-1].mask_embeddings,
+    )
+    assert not torch.allclose(
+        single([level + 50 * inside], features)[-1].mask_embeddings,
+        single([level], features)[-1].mask_embeddings,
+    )
