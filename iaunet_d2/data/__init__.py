@@ -29,10 +29,10 @@ __all__ = [
     "ensure_registered",
     "ensure_synthetic",
     "image_size",
+    "inference_augmentations",
     "load_coco",
     "parse_coco_name",
     "read_image",
-    "inference_augmentations",
     "train_augmentations",
     "warn_if_crowded",
 ]

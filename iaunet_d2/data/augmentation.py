@@ -1,4 +1,4 @@
-"""Augmentations of the training images: Detectron2's own where it has them, and exact quarter turns."""
+"""Augmentations of the images: Detectron2's own where it has them, and exact quarter turns."""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,7 +24,10 @@ def train_augmentations(
     brightness: float = 0.0,
     contrast: float = 0.0,
 ) -> list[T.Augmentation]:
-    """Longest side to ``image_size`` times a random scale, crop of at most ``image_size``², flips, quarter turns, light.
+    """Random scale, crop, flips, quarter turns and light.
+
+    The longest side becomes ``image_size`` times a random scale; the crop is at most
+    ``image_size``².
 
     The crop is not padded: images of a batch are padded by the model, which knows what is padding.
 
@@ -44,13 +47,13 @@ def train_augmentations(
         raise ValueError(f"INPUT.RANDOM_FLIP {random_flip!r} must be one of {tuple(FLIPS)}")
     if image_size < 1 or not 0 < min_scale <= max_scale:
         raise ValueError(
-            f"INPUT.IMAGE_SIZE {image_size} must be at least 1, and 0 < INPUT.MIN_SCALE {min_scale} <= "
-            f"INPUT.MAX_SCALE {max_scale}"
+            f"INPUT.IMAGE_SIZE {image_size} must be at least 1, and 0 < INPUT.MIN_SCALE "
+            f"{min_scale} <= INPUT.MAX_SCALE {max_scale}"
         )
     if not (0 <= rot90_prob <= 1 and 0 <= brightness < 1 and 0 <= contrast < 1):
         raise ValueError(
-            f"INPUT.ROT90_PROB {rot90_prob}, INPUT.BRIGHTNESS {brightness} and INPUT.CONTRAST {contrast} must "
-            "lie in 0..1"
+            f"INPUT.ROT90_PROB {rot90_prob}, INPUT.BRIGHTNESS {brightness} and INPUT.CONTRAST "
+            f"{contrast} must lie in 0..1"
         )
     augmentations: list[T.Augmentation] = [
         T.ResizeScale(min_scale, max_scale, image_size, image_size),
@@ -58,7 +61,9 @@ def train_augmentations(
     ]
     for direction in FLIPS[random_flip]:
         augmentations.append(
-            T.RandomFlip(0.5, horizontal=direction == "horizontal", vertical=direction == "vertical")
+            T.RandomFlip(
+                0.5, horizontal=direction == "horizontal", vertical=direction == "vertical"
+            )
         )
     if rot90_prob:
         augmentations.append(RandomQuarterTurn(rot90_prob))
@@ -70,7 +75,7 @@ def train_augmentations(
 
 
 def inference_augmentations(min_size: int, max_size: int) -> list[T.Augmentation]:
-    """Shortest side to ``min_size``, but the longest at most ``max_size``: as Detectron2's ``DefaultPredictor``."""
+    """Shortest side to ``min_size``, longest at most ``max_size``: as ``DefaultPredictor``."""
     return [T.ResizeShortestEdge([min_size, min_size], max_size, "choice")]
 
 
@@ -121,26 +126,30 @@ class RandomQuarterTurn(T.Augmentation):
         """Draw a turn for an image (H, W, C)."""
         if self._rand_range() >= self.prob:
             return T.NoOpTransform()
-        return QuarterTurn(*image.shape[:2], 1 + int(np.random.randint(3)))
+        height, width = image.shape[:2]
+        return QuarterTurn(height, width, 1 + int(np.random.randint(3)))
 
 
 class ManyChannelInput(T.AugInput):
-    """Detectron2's ``AugInput`` for images (H, W, C) with any number of channels: its resizing knows 1 and 3."""
+    """``AugInput`` for images (H, W, C) of any number of channels; resizing knows 1 and 3."""
+
+    image: np.ndarray
 
     def transform(self, tfm: Any) -> None:
         """Transform the image, in place."""
-        if self.image.shape[2] == 3:
-            self.image = tfm.apply_image(self.image)
+        image = self.image
+        if image.shape[2] == 3:
+            self.image = tfm.apply_image(image)
         else:
-            planes = [tfm.apply_image(plane) for plane in np.moveaxis(self.image, 2, 0)]
-            self.image = np.stack(planes, axis=2)
+            self.image = np.stack([tfm.apply_image(i) for i in np.moveaxis(image, 2, 0)], axis=2)
 
 
 @contextlib.contextmanager
 def numpy_randomness(seed: int, position: int) -> Iterator[None]:
-    """Make NumPy's global random numbers, which Detectron2's augmentations draw, depend on (seed, position) alone.
+    """Make NumPy's global random numbers depend on (seed, position) alone.
 
-    The state from before is put back, so that nothing outside notices.
+    Detectron2's augmentations draw them. The state from before is put back, so that nothing outside
+    notices.
     """
     before = np.random.get_state()
     np.random.seed(np.random.SeedSequence([seed, position]).generate_state(8))

@@ -1,4 +1,4 @@
-"""The images of a data set, looked at before training starts: one bad file of a thousand is named at once."""
+"""The images of a data set, looked at before training starts."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -28,7 +28,8 @@ def check_files(
 
     Args:
         dataset_dicts: Detectron2's standard dicts.
-        mode: ``"header"`` reads the first bytes of each file; ``"full"`` decodes it too; ``"none"`` checks nothing.
+        mode: ``"header"`` reads the first bytes of each file; ``"full"`` decodes it too; ``"none"``
+            checks nothing.
         on_bad: ``"stop"`` raises; ``"skip"`` leaves bad images out and reports them.
         reader: decodes one file, in mode ``"full"``.
         progress: show a progress bar when it takes more than two seconds.
@@ -37,13 +38,14 @@ def check_files(
         The dicts of the good images, in their order.
 
     Raises:
-        BadFileError: bad images with ``"stop"``, naming the first ten; or none is left with ``"skip"``.
+        BadFileError: bad images with ``"stop"``, naming the first ten; or none is left with
+            ``"skip"``.
         ValueError: unknown ``mode`` or ``on_bad``.
     """
     if mode not in CHECK_MODES or on_bad not in ("stop", "skip"):
         raise ValueError(
-            f"INPUT.CHECK_FILES {mode!r} must be one of {CHECK_MODES}, INPUT.ON_BAD_FILE {on_bad!r} "
-            "'stop' or 'skip'"
+            f"INPUT.CHECK_FILES {mode!r} must be one of {CHECK_MODES}, INPUT.ON_BAD_FILE "
+            f"{on_bad!r} 'stop' or 'skip'"
         )
     if mode == "none":
         return list(dataset_dicts)
@@ -72,12 +74,14 @@ def check_files(
     if bad and (on_bad == "stop" or len(bad) == len(problems)):
         raise BadFileError(_summary(bad, len(problems)) + _remedy(on_bad))
     if bad:
-        logger.warning("%s\nThey are left out (INPUT.ON_BAD_FILE skip).", _summary(bad, len(problems)))
-    return [record for record, p in zip(dataset_dicts, problems) if not p]
+        logger.warning(
+            "%s\nThey are left out (INPUT.ON_BAD_FILE skip).", _summary(bad, len(problems))
+        )
+    return [record for record, p in zip(dataset_dicts, problems, strict=True) if not p]
 
 
 def check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
-    """Compare an image's size (height, width) with the one in its data-set dict, where that states one.
+    """Compare an image's size (height, width) with what its data-set dict states, if it does.
 
     Raises:
         BadFileError: they differ.
@@ -86,24 +90,26 @@ def check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
     if stated != tuple(size):
         hint = " Width and height are exchanged in the file." if stated == size[::-1] else ""
         raise BadFileError(
-            f"{record['file_name']}: is {size[1]}x{size[0]} (width x height), the annotation file says "
-            f"{stated[1]}x{stated[0]}.{hint} The masks would not fit: correct the file, or use the image that was "
-            "annotated."
+            f"{record['file_name']}: is {size[1]}x{size[0]} (width x height), the annotation file "
+            f"says {stated[1]}x{stated[0]}.{hint} The masks would not fit: correct the file, or "
+            "use the image that was annotated."
         )
 
 
 def warn_if_crowded(
     dataset_dicts: Sequence[dict[str, Any]], num_queries: int, dataset_name: str
 ) -> None:
-    """Tell once if an image has more instances than the model has queries: the surplus can never be found."""
+    """Tell if images have more instances than the model has queries.
+
+    The surplus of one image can never be found."""
     counts = [(len(d.get("annotations", ())), d["file_name"]) for d in dataset_dicts]
     over = [c for c in counts if c[0] > num_queries]
     if over:
         most, file_name = max(over)
         logger.warning(
-            "%s: %d of %d images have more instances than MODEL.IAUNET.NUM_QUERIES %d (the most: %d in %s). "
-            "What exceeds it within one crop cannot be learnt or found: raise MODEL.IAUNET.NUM_QUERIES and "
-            "TEST.DETECTIONS_PER_IMAGE, or use smaller crops.",
+            "%s: %d of %d images have more instances than MODEL.IAUNET.NUM_QUERIES %d (the most: "
+            "%d in %s). What exceeds it within one crop cannot be learnt or found: raise "
+            "MODEL.IAUNET.NUM_QUERIES and TEST.DETECTIONS_PER_IMAGE, or use smaller crops.",
             dataset_name,
             len(over),
             len(counts),

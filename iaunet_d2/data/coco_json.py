@@ -1,8 +1,9 @@
 """COCO files as people have them: read tolerantly, told what was found, and checked entry by entry.
 
-Detectron2's own loader trusts the file: an unknown category is a KeyError, a missing box another, and its mapper drops
-``iscrowd=1`` without a word, which is every brush mask that CVAT exports. Here each entry is checked; what
-cannot be used stops with the annotation's number, and what can be mended is mended, counted and told once.
+Detectron2's own loader trusts the file: an unknown category is a KeyError, a missing box another,
+and its mapper drops ``iscrowd=1`` without a word, which is every brush mask that CVAT exports. Here
+each entry is checked; what cannot be used stops with the annotation's number, and what can be
+mended is mended, counted and told once.
 """
 
 import json
@@ -29,10 +30,12 @@ class CocoContent:
     """What a COCO file holds, ready for Detectron2.
 
     Attributes:
-        dicts: Detectron2's standard data-set dicts, in the file's order; every image, also those without annotations.
+        dicts: Detectron2's standard data-set dicts, in the file's order; every image, also those
+            without annotations.
         class_names: names by contiguous class number.
         contiguous_ids: the file's category id to contiguous class number.
-        findings: how many annotations were of each kind that had to be told (keys as in the log's summary).
+        findings: how many annotations were of each kind that had to be told (keys as in the log's
+            summary).
         evaluation: COCO content fit for pycocotools; None where the file itself is.
     """
 
@@ -51,17 +54,21 @@ def load_coco(
     Args:
         json_file: the annotation file.
         image_root: folder that the file's ``file_name`` entries are relative to.
-        crowd: ``"instance"`` keeps annotations with ``iscrowd=1`` as instances; ``"ignore"`` leaves them as they are, for
-            the mapper to leave out and the evaluator to treat as crowd regions.
-        on_bad: ``"stop"`` raises at annotations that contradict the file; ``"skip"`` leaves them out and counts them.
+        crowd: ``"instance"`` keeps annotations with ``iscrowd=1`` as instances; ``"ignore"`` leaves
+            them as they are, for the mapper to leave out and the evaluator to treat as crowd
+            regions.
+        on_bad: ``"stop"`` raises at annotations that contradict the file; ``"skip"`` leaves them
+            out and counts them.
 
     Raises:
-        BadFileError: the file is missing, no JSON, no COCO, or contradicts itself; the message names the entries.
+        BadFileError: the file is missing, no JSON, no COCO, or contradicts itself; the message
+            names the entries.
         ValueError: ``crowd`` or ``on_bad`` is not one of its choices.
     """
     if crowd not in CROWD_CHOICES or on_bad not in ("stop", "skip"):
         raise ValueError(
-            f"INPUT.CROWD {crowd!r} must be one of {CROWD_CHOICES}, INPUT.ON_BAD_FILE {on_bad!r} 'stop' or 'skip'"
+            f"INPUT.CROWD {crowd!r} must be one of {CROWD_CHOICES}, INPUT.ON_BAD_FILE {on_bad!r} "
+            "'stop' or 'skip'"
         )
     content = _read_json(json_file)
     findings = Findings()
@@ -93,19 +100,25 @@ def _read_json(json_file: str) -> dict[str, Any]:
         raise BadFileError(f"{json_file}: cannot be opened ({error}).") from error
     except ValueError as error:
         raise BadFileError(
-            f"{json_file}: is not JSON ({error}). It is damaged, or not an annotation file; export it again."
+            f"{json_file}: is not JSON ({error}). It is damaged, or not an annotation file; export "
+            "it again."
         ) from error
-    needed = {"images": list, "annotations": (list, dict), "categories": list}
+    needed: dict[str, tuple[type, ...]] = {
+        "images": (list,),
+        "annotations": (list, dict),
+        "categories": (list,),
+    }
     if not isinstance(content, dict):
         raise BadFileError(
-            f"{json_file}: is not a COCO file: it holds a {type(content).__name__}, not an object with "
-            "'images', 'annotations' and 'categories'. Export it as COCO instances."
+            f"{json_file}: is not a COCO file: it holds a {type(content).__name__}, not an object "
+            "with 'images', 'annotations' and 'categories'. Export it as COCO instances."
         )
     wrong = [k for k, kind in needed.items() if not isinstance(content.get(k), kind)]
     if wrong:
         raise BadFileError(
-            f"{json_file}: is not a COCO instance file: {', '.join(map(repr, wrong))} missing or not a list "
-            f"(found: {', '.join(list(content)[:8]) or 'nothing'}). Export it as COCO instances."
+            f"{json_file}: is not a COCO instance file: {', '.join(map(repr, wrong))} missing or "
+            f"not a list (found: {', '.join(list(content)[:8]) or 'nothing'}). Export it as COCO "
+            "instances."
         )
     return content
 
@@ -125,8 +138,8 @@ def _annotation_list(
         )
         if missing:
             raise BadFileError(
-                f"{json_file}: annotation number {place} of the list lacks {', '.join(sorted(missing))}. "
-                "Export it as COCO instances."
+                f"{json_file}: annotation number {place} of the list lacks "
+                f"{', '.join(sorted(missing))}. Export it as COCO instances."
             )
     return annotations
 
@@ -138,18 +151,20 @@ def _images_by_id(content: dict[str, Any], json_file: str) -> dict[Any, dict[str
         missing = {"id", "file_name", "height", "width"} - keys
         if missing:
             raise BadFileError(
-                f"{json_file}: image number {place} of the list lacks {', '.join(sorted(missing))}. Add it."
+                f"{json_file}: image number {place} of the list lacks "
+                f"{', '.join(sorted(missing))}. Add it."
             )
         size = (image["height"], image["width"])
         if not all(isinstance(n, int) and n > 0 for n in size):
             raise BadFileError(
-                f"{json_file}: image {image['file_name']} has height and width {size}; whole numbers over 0 "
-                "are needed."
+                f"{json_file}: image {image['file_name']} has height and width {size}; whole "
+                "numbers over 0 are needed."
             )
         if image["id"] in images:
             raise BadFileError(
-                f"{json_file}: image id {image['id']} stands for {images[image['id']]['file_name']} and for "
-                f"{image['file_name']}. Give every image an id of its own."
+                f"{json_file}: image id {image['id']} stands for "
+                f"{images[image['id']]['file_name']} and for {image['file_name']}. Give every "
+                "image an id of its own."
             )
         images[image["id"]] = image
     if not images:
@@ -203,24 +218,23 @@ def _usable(
     return usable
 
 
-def _tell(
-    json_file: str, listed: int, usable: list[Any], findings: Findings, on_bad: str
-) -> None:
+def _tell(json_file: str, listed: int, usable: list[Any], findings: Findings, on_bad: str) -> None:
     """Raise for contradictions, or say once what was found.
 
     Raises:
-        BadFileError: contradictions with ``on_bad="stop"``, or no annotation of a file that lists some has a mask.
+        BadFileError: contradictions with ``on_bad="stop"``, or no annotation of a file that lists
+            some has a mask.
     """
     contradictions = findings.lines(CONTRADICTIONS)
     if contradictions and on_bad == "stop":
         raise BadFileError(
-            f"{json_file}: {'; '.join(contradictions)}. Correct the file, or set INPUT.ON_BAD_FILE skip to leave "
-            "them out."
+            f"{json_file}: {'; '.join(contradictions)}. Correct the file, or set INPUT.ON_BAD_FILE "
+            "skip to leave them out."
         )
     if findings.counts["box only"] == listed > 0:
         raise BadFileError(
-            f"{json_file}: all {listed} annotations have a box and no mask. Instance segmentation needs masks: "
-            "export 'segmentation' as polygons or run lengths."
+            f"{json_file}: all {listed} annotations have a box and no mask. Instance segmentation "
+            "needs masks: export 'segmentation' as polygons or run lengths."
         )
     lines = [f"{line}: left out" for line in contradictions] + findings.lines(REMARKS)
     if lines:
@@ -266,7 +280,7 @@ def _dataset_dicts(
 def _evaluation_content(
     content: dict[str, Any], annotations: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """COCO content that pycocotools evaluates as it was trained on: numbered from 1, every entry complete."""
+    """COCO content for pycocotools: numbered from 1, every entry complete."""
     return {
         "info": content.get("info") or {},
         "licenses": content.get("licenses") or [],

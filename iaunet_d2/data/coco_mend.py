@@ -1,4 +1,4 @@
-"""One COCO annotation: what is missing is computed, what reaches out is clipped, what is unusable is named."""
+"""One COCO annotation: mended where that is possible, named where it is not."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ CONTRADICTIONS = {
 
 REMARKS = {
     "dict": "annotation lists are a dict by number: its values are taken",
-    "degenerate": "annotations enclose no area (empty, under 3 points, odd number of values): left out",
+    "degenerate": "annotations enclose no area (empty, under 3 points, odd count): left out",
     "part": "annotations have polygon parts that enclose no area: those parts are left out",
     "box only": "annotations have a box and no mask: left out",
     "outside": "annotations lie wholly outside their image: left out",
@@ -45,8 +45,12 @@ REMARKS = {
 _TOLERANCE = 0.5
 
 
-class Unusable(Exception):  # noqa: N818  (a verdict, caught in this package)
-    """An annotation that cannot be used; ``kind`` is a key of :data:`CONTRADICTIONS` or :data:`REMARKS`."""
+class Unusable(Exception):
+    """An annotation that cannot be used.
+
+    Attributes:
+        kind: a key of :data:`CONTRADICTIONS` or :data:`REMARKS`.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -82,10 +86,10 @@ class Findings:
 def mend_annotation(
     annotation: dict[str, Any], height: int, width: int, crowd: str, findings: Findings
 ) -> dict[str, Any]:
-    """The annotation with ``segmentation``, ``bbox``, ``area`` and ``iscrowd`` fit for training and evaluation.
+    """The annotation with mask, box, area and ``iscrowd`` fit for training and evaluation.
 
-    Polygon coordinates outside the frame stay: cutting the numbers would bend the outline inside, and rasterisation
-    clips. Boxes are clipped.
+    Polygon coordinates outside the frame stay: cutting the numbers would bend the outline inside,
+    and rasterisation clips. Boxes are clipped.
 
     Args:
         annotation: one entry of the file.
@@ -114,7 +118,7 @@ def _usable_mask(
     annotation: dict[str, Any], height: int, width: int, findings: Findings
 ) -> tuple[Any, Box, int | None]:
     """The segmentation, its extent (left, top, right, bottom), and its area where that is known."""
-    segmentation = annotation.get("segmentation")
+    segmentation: Any = annotation.get("segmentation")
     if not segmentation and annotation.get("bbox"):
         raise Unusable("box only")
     if is_rle(segmentation):
@@ -141,7 +145,7 @@ def _usable_mask(
 def _usable_box(
     annotation: dict[str, Any], extent: Box, height: int, width: int, findings: Findings
 ) -> list[float]:
-    """The box (x, y, width, height) inside the frame: the given one, or where that is unusable the mask's."""
+    """The box (x, y, width, height) inside the frame; the mask's where the given is unusable."""
     inside = _clip(extent, height, width)
     if inside is None:
         raise Unusable("outside")
@@ -176,7 +180,7 @@ def _clip(corners: Box, height: int, width: int) -> Box | None:
 
 
 def _distance(one: Box, other: Box) -> float:
-    return max(abs(a - b) for a, b in zip(one, other))
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
 def _is_number(value: Any) -> bool:

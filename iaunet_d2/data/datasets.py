@@ -19,7 +19,8 @@ from .synthetic import SyntheticCells, ensure_synthetic, synthetic_preset
 
 logger = logging.getLogger(__name__)
 
-# "coco:" json ":" folder; the json's name ends at ".json:", so that a drive letter does not split it.
+# "coco:" json ":" folder; the json's name ends at ".json:", so that a drive letter does not split
+# it.
 _COCO_NAME = re.compile(r"^coco:(?P<json>.+?\.json):(?P<images>.+)$", re.IGNORECASE)
 # What was registered here, by name, with the options it was read with.
 _REGISTERED: dict[str, tuple[str, str]] = {}
@@ -30,14 +31,15 @@ def ensure_registered(
 ) -> None:
     """Make every name known to Detectron2's ``DatasetCatalog`` and ``MetadataCatalog``.
 
-    A name that is registered already (by any means) stays as it is. ``coco:<json>:<image folder>`` is read at once, so that
-    a file that cannot be used is told at the start; paths may be relative to the working folder, and ``~`` and
-    ``$VARIABLES`` are understood. ``synthetic_cells_train``, ``synthetic_cells_val`` and
-    ``synthetic:<images>:<size>:<difficulty>:<seed>`` are made under ``$DETECTRON2_DATASETS`` (else ``./datasets``) the first
-    time they are loaded.
+    A name that is registered already (by any means) stays as it is. ``coco:<json>:<image folder>``
+    is read at once, so that a file that cannot be used is told at the start; paths may be relative
+    to the working folder, and ``~`` and ``$VARIABLES`` are understood. ``synthetic_cells_train``,
+    ``synthetic_cells_val`` and ``synthetic:<images>:<size>:<difficulty>:<seed>`` are made under
+    ``$DETECTRON2_DATASETS`` (else ``./datasets``) the first time they are loaded.
 
-    Where a COCO file is not fit for pycocotools' evaluation (``iscrowd=1`` instances, missing areas, annotation
-    ids from 0, ...), a completed copy is written to the user's cache folder and named in ``MetadataCatalog``.
+    Where a COCO file is not fit for pycocotools' evaluation (``iscrowd=1`` instances, missing
+    areas, annotation ids from 0, ...), a completed copy is written to the user's cache folder and
+    named in ``MetadataCatalog``.
 
     Args:
         names: of ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
@@ -62,8 +64,9 @@ def ensure_registered(
             _register_coco(name, crowd, on_bad_file)
         else:
             raise ValueError(
-                f"data set {name!r} is not known. Write coco:<json>:<image folder>, synthetic_cells_train, "
-                "synthetic_cells_val, or register it with detectron2.data.datasets.register_coco_instances."
+                f"data set {name!r} is not known. Write coco:<json>:<image folder>, "
+                "synthetic_cells_train, synthetic_cells_val, or register it with "
+                "detectron2.data.datasets.register_coco_instances."
             )
         _REGISTERED[name] = options
 
@@ -85,7 +88,9 @@ def parse_coco_name(name: str) -> tuple[str, str]:
         os.path.expanduser(os.path.expandvars(match[k])) for k in ("json", "images")
     )
     if not os.path.isfile(json_file):
-        raise BadFileError(f"{json_file}: does not exist (data set {name!r}, {_relative_to(json_file)}).")
+        raise BadFileError(
+            f"{json_file}: does not exist (data set {name!r}, {_relative_to(json_file)})."
+        )
     if not os.path.isdir(folder):
         raise BadFileError(
             f"{folder}: is not a folder (images of data set {name!r}, {_relative_to(folder)})."
@@ -162,8 +167,8 @@ def _write_evaluation_copy(json_file: str, content: dict[str, Any]) -> str:
             continue
         return str(target)
     raise BadFileError(
-        f"{json_file}: needs a completed copy for the evaluation, and no folder for it can be written to. "
-        "Set XDG_CACHE_HOME to one that can."
+        f"{json_file}: needs a completed copy for the evaluation, and no folder for it can be "
+        "written to. Set XDG_CACHE_HOME to one that can."
     )
 
 

@@ -28,14 +28,14 @@ _CHECKED: dict[tuple[str, str, int], frozenset[str]] = {}
 def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> ReportingLoader:
     """The endless loader of training batches.
 
-    Each batch is a list of ``SOLVER.IMS_PER_BATCH`` / processes entries. Position p (samples seen, by all processes
-    together) always holds the same image with the same augmentation, whatever the number of workers or processes. So
-    training that stopped after k iterations continues with
+    Each batch is a list of ``SOLVER.IMS_PER_BATCH`` / processes entries. Position p (samples seen,
+    by all processes together) always holds the same image with the same augmentation, whatever the
+    number of workers or processes. So training that stopped after k iterations continues with
     ``start_position = k * SOLVER.IMS_PER_BATCH * SOLVER.ACCUMULATE_STEPS``, one iteration taking
     ``ACCUMULATE_STEPS`` batches.
 
-    The files of ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are checked as ``INPUT.CHECK_FILES`` says: a bad test image
-    shall not come to light at the first evaluation, an hour later.
+    The files of ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are checked as ``INPUT.CHECK_FILES`` says:
+    a bad test image shall not come to light at the first evaluation, an hour later.
 
     Args:
         cfg: the config.
@@ -48,13 +48,11 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> 
     """
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise ValueError(
-            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN!r} is not supported: the order of samples must "
-            "follow from seed and position. Set it to TrainingSampler."
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN!r} is not supported: the "
+            "order of samples must follow from seed and position. Set it to TrainingSampler."
         )
     world_size = comm.get_world_size()
-    sampler = PositionSampler(
-        start_position, cfg.SOLVER.IMS_PER_BATCH, comm.get_rank(), world_size
-    )
+    sampler = PositionSampler(start_position, cfg.SOLVER.IMS_PER_BATCH, comm.get_rank(), world_size)
     records = _train_records(cfg)
     for name in cfg.DATASETS.TEST:
         dataset_records(cfg, name)
@@ -70,7 +68,8 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> 
         sampler=sampler,
         num_workers=num_workers(cfg),
         collate_fn=_as_list,
-        # Its own generator: making the loader's iterator must not draw from the training's random numbers.
+        # Its own generator: making the loader's iterator must not draw from the training's random
+        # numbers.
         generator=torch.Generator().manual_seed(seed),
     )
     return ReportingLoader(loader)
@@ -79,18 +78,19 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> ReportingLoader:
     """Images of a data set, one per batch, resized as for inference, each process its share.
 
-    With ``INPUT.ON_BAD_FILE: skip`` a bad image is left out and told; its instances count as missed in the evaluation.
+    With ``INPUT.ON_BAD_FILE: skip`` a bad image is left out and told; its instances count as missed
+    in the evaluation.
     """
     return _test_loader(cfg, dataset_name, keep_instances=False)
 
 
 def build_val_loss_loader(cfg: CfgNode, dataset_name: str) -> ReportingLoader:
-    """As :func:`build_test_loader`, with ``instances`` in the frame of the resized image, for a validation loss."""
+    """As :func:`build_test_loader`, with ``instances`` in the frame of the resized image."""
     return _test_loader(cfg, dataset_name, keep_instances=True)
 
 
 def dataset_records(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
-    """The data-set dicts of a name, its files checked once per process as ``INPUT.CHECK_FILES`` says.
+    """The data-set dicts of a name; its files are checked once per process.
 
     Raises:
         BadFileError: files cannot be used and ``INPUT.ON_BAD_FILE`` is "stop".
@@ -137,7 +137,8 @@ def _train_records(cfg: CfgNode) -> list[dict[str, Any]]:
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         filled = [r for r in records if r.get("annotations")]
         logger.info(
-            "%d of %d images have no annotation and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
+            "%d of %d images have no annotation and are left out "
+            "(DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
             len(records) - len(filled),
             len(records),
         )

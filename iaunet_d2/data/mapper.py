@@ -1,4 +1,4 @@
-"""From a data-set dict to what the model takes: read, augment, crop, then rasterise what the crop meets."""
+"""From a data-set dict to a batch entry: read, augment, crop, then rasterise what is left."""
 
 import contextlib
 import functools
@@ -13,8 +13,8 @@ from detectron2.structures import BitMasks, Instances
 
 from .augmentation import (
     ManyChannelInput,
-    numpy_randomness,
     inference_augmentations,
+    numpy_randomness,
     train_augmentations,
 )
 from .checks import check_size
@@ -27,12 +27,13 @@ from .readers import read_image
 class IAUNetDatasetMapper:
     """Maps Detectron2's standard data-set dict to a batch entry.
 
-    The entry holds ``image`` (C, H, W) ``uint8``, ``file_name``, ``image_id``, ``height`` and ``width`` of the file,
-    and with ``keep_instances`` ``instances``: ``gt_boxes`` (from the masks), ``gt_classes`` and ``gt_masks``
-    (``BitMasks``, one per instance, so overlaps survive).
+    The entry holds ``image`` (C, H, W) ``uint8``, ``file_name``, ``image_id``, ``height`` and
+    ``width`` of the file, and with ``keep_instances`` ``instances``: ``gt_boxes`` (from the masks),
+    ``gt_classes`` and ``gt_masks`` (``BitMasks``, one per instance, so overlaps survive).
 
-    In training, the augmentation depends on (``seed``, the dict's ``position``) alone; on NumPy's global state where the
-    dict has no position, as in Detectron2's own mapper. Outside training it draws nothing from the global state.
+    In training, the augmentation depends on (``seed``, the dict's ``position``) alone; on NumPy's
+    global state where the dict has no position, as in Detectron2's own mapper. Outside training it
+    draws nothing from the global state.
     """
 
     @configurable
@@ -59,7 +60,8 @@ class IAUNetDatasetMapper:
             image_format: ``"BGR"`` exchanges the first and the last of 3 channels.
             channels: see :func:`iaunet_d2.data.readers.read_image`.
             percentiles: see :func:`iaunet_d2.data.readers.read_image`.
-            crowd: whether annotations with ``iscrowd=1`` are instances: ``"instance"`` or ``"ignore"``.
+            crowd: whether annotations with ``iscrowd=1`` are instances: ``"instance"`` or
+                ``"ignore"``.
             min_instance_area: instances with fewer pixels in the result are dropped.
             seed: of the augmentation.
         """
@@ -83,7 +85,7 @@ class IAUNetDatasetMapper:
     def from_config(
         cls, cfg: CfgNode, is_train: bool = True, keep_instances: bool | None = None
     ) -> dict[str, Any]:
-        """Arguments from ``cfg.INPUT``; ``keep_instances`` follows ``is_train`` unless it is given."""
+        """Arguments from ``cfg.INPUT``; ``keep_instances`` follows ``is_train`` unless given."""
         options = cfg.INPUT
         if is_train:
             augmentations = train_augmentations(
@@ -138,10 +140,10 @@ class IAUNetDatasetMapper:
         return entry
 
     def read(self, dataset_dict: dict[str, Any]) -> np.ndarray:
-        """The file of a dict as (H, W, ``num_channels``) ``uint8``, checked against the size that the dict states.
+        """The file of a dict as ``uint8`` (H, W, ``num_channels``), of the size the dict states.
 
-        Pixels that were not 8-bit are rounded after their range was mapped to 0..255: Detectron2 resizes ``uint8``
-        with, and floats without, a filter against aliasing.
+        Pixels that were not 8-bit are rounded after their range was mapped to 0..255: Detectron2
+        resizes ``uint8`` with, and floats without, a filter against aliasing.
         """
         image = self._read(dataset_dict["file_name"])
         check_size(dataset_dict, image.shape[:2])
@@ -152,9 +154,11 @@ class IAUNetDatasetMapper:
             return np.repeat(image, 3, axis=2)
         if count != self.num_channels:
             raise BadFileError(
-                f"{dataset_dict['file_name']}: has {count} channels, the model takes {self.num_channels} "
-                f"(the entries of MODEL.PIXEL_MEAN). Choose {self.num_channels} with INPUT.CHANNELS, such as "
-                f"{tuple(range(self.num_channels))}, or give MODEL.PIXEL_MEAN and PIXEL_STD {count} entries."
+                f"{dataset_dict['file_name']}: has {count} channels, the model takes "
+                f"{self.num_channels} (the entries of MODEL.PIXEL_MEAN). Choose "
+                f"{self.num_channels} with INPUT.CHANNELS, such as "
+                f"{tuple(range(self.num_channels))}, or give MODEL.PIXEL_MEAN and PIXEL_STD "
+                f"{count} entries."
             )
         return image[..., ::-1] if self.image_format == "BGR" and count == 3 else image
 
@@ -180,7 +184,8 @@ class IAUNetDatasetMapper:
             )
         except (ValueError, KeyError) as error:
             raise BadFileError(
-                f"{dataset_dict['file_name']}: an annotation cannot be used: {error}. Correct the annotation file."
+                f"{dataset_dict['file_name']}: an annotation cannot be used: {error}. Correct the "
+                "annotation file."
             ) from error
         instances = Instances(frame_size)
         gt_masks = BitMasks(torch.from_numpy(masks))

@@ -1,8 +1,8 @@
 """Masks of the instances that a crop meets: geometry first, pixels only where they are needed.
 
-A crowded image has thousands of outlines and a crop meets a fraction of them. So outlines are moved by the image's
-transforms as points, all at once; a box test finds those that meet the crop; and only they become pixels, each in its own
-window.
+A crowded image has thousands of outlines and a crop meets a fraction of them. So outlines are moved
+by the image's transforms as points, all at once; a box test finds those that meet the crop; and
+only they become pixels, each in its own window.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pycocotools import mask as mask_util
 
 from .segmentation import compressed_rle, is_rle
 
-# Outlines further from the crop than this many of its sides are bent rather than given a window of any size.
+# Points further from the crop than this many of its sides are moved: no window is of any size.
 _REACH = 4
 
 
@@ -39,7 +39,7 @@ def masks_in_frame(
     frame_size: tuple[int, int],
     min_area: int = 1,
 ) -> tuple[np.ndarray, list[int]]:
-    """Masks of the instances in a transformed frame; those that do not meet it are never rasterised.
+    """Masks of the instances that meet a transformed frame; the others are never rasterised.
 
     Args:
         segmentations: one per instance, polygons or run lengths, in pixels of the source image.
@@ -49,7 +49,8 @@ def masks_in_frame(
         min_area: instances with fewer pixels inside the frame are left out.
 
     Returns:
-        Boolean masks (N, H, W), one per instance kept, overlaps in each of them; and the indices of those kept.
+        Boolean masks (N, H, W), one per instance kept, overlaps in each of them; and the indices of
+        those kept.
 
     Raises:
         ValueError: run lengths that do not fit the source image.
@@ -62,7 +63,7 @@ def masks_in_frame(
 
     kept = sorted(k for k, p in patches.items() if p.pixels.sum() >= max(min_area, 1))
     masks = np.zeros((len(kept), *frame_size), dtype=bool)
-    for mask, k in zip(masks, kept):
+    for mask, k in zip(masks, kept, strict=True):
         patches[k].paste(mask)
     return masks, kept
 
@@ -70,7 +71,8 @@ def masks_in_frame(
 def rasterise(polygons: Sequence[np.ndarray], frame_size: tuple[int, int]) -> Patch | None:
     """The union of polygons as pycocotools draws it, in the window where it meets the frame.
 
-    The window begins at or before the outline's least corner, because pycocotools rounds negative numbers differently.
+    The window begins at or before the outline's least corner, because pycocotools rounds negative
+    numbers differently.
 
     Args:
         polygons: arrays (points, 2) of finite x and y in pixels of the frame.
@@ -95,7 +97,9 @@ def rasterise(polygons: Sequence[np.ndarray], frame_size: tuple[int, int]) -> Pa
 def source_pixels(
     transforms: Any, source_size: tuple[int, int], frame_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """For each pixel of the frame, the source pixel that holds its centre: nearest-neighbour resampling as a look-up.
+    """For each pixel of the frame, the source pixel that holds its centre.
+
+    That is nearest-neighbour resampling as a look-up.
 
     Args:
         transforms: from the source image to the frame.
@@ -103,7 +107,8 @@ def source_pixels(
         frame_size: (height, width) after.
 
     Returns:
-        Rows and columns, each (H, W), outside the source where the frame is; None if the transforms are not affine.
+        Rows and columns, each (H, W), outside the source where the frame is; None if the transforms
+        are not affine.
     """
     height, width = source_size
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height], [width / 3, height / 2]])
@@ -146,7 +151,7 @@ def _outline_patches(
     meets = ((high > 0) & (low < frame_size[::-1])).all(1)
 
     met: dict[int, list[np.ndarray]] = {}
-    for owner, start, end in zip(np.array(owners)[meets], starts[meets], ends[meets]):
+    for owner, start, end in zip(np.array(owners)[meets], starts[meets], ends[meets], strict=True):
         met.setdefault(int(owner), []).append(moved[start:end])
     patches = {k: rasterise(parts, frame_size) for k, parts in met.items()}
     return {k: patch for k, patch in patches.items() if patch is not None}
@@ -165,12 +170,13 @@ def _run_patches(
     for rle in rles:
         if tuple(rle["size"]) != tuple(source_size):
             raise ValueError(
-                f"its run lengths are for {rle['size']} (height, width), the image is {list(source_size)}"
+                f"its run lengths are for {rle['size']} (height, width), the image is "
+                f"{list(source_size)}"
             )
     windows = _windows(mask_util.toBbox(rles), transforms, frame_size)
     look_up = source_pixels(transforms, source_size, frame_size)
     patches = {}
-    for k, rle, (left, top, right, bottom) in zip(indices, rles, windows):
+    for k, rle, (left, top, right, bottom) in zip(indices, rles, windows, strict=True):
         if right <= left or bottom <= top:
             continue
         mask = mask_util.decode(rle)
@@ -185,9 +191,11 @@ def _run_patches(
 
 
 def _windows(boxes: np.ndarray, transforms: Any, frame_size: tuple[int, int]) -> np.ndarray:
-    """Boxes (N, 4) x, y, width, height of the source as windows of the frame: left, top, right, bottom (N, 4)."""
+    """Boxes (N, 4) of the source, x, y, width, height, as left, top, right, bottom of the frame."""
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    corners = np.stack(
+        [low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1
+    )
     moved = np.asarray(transforms.apply_coords(corners.reshape(-1, 2).astype(np.float64)))
     moved = moved.reshape(-1, 4, 2)
     limit = np.array(frame_size[::-1])

@@ -1,4 +1,4 @@
-"""Image files as arrays: PNG, JPEG and TIFF of 8 bits, 16 bits or floats, with any number of channels."""
+"""Image files as arrays: PNG, JPEG and TIFF; 8 bits, 16 bits or floats; any channels."""
 
 import os
 import struct
@@ -45,22 +45,24 @@ def read_image(
 ) -> np.ndarray:
     """Read one image, turned as its EXIF orientation says.
 
-    A palette is looked up; transparency (an alpha channel) is left out, unless ``channels`` asks for it by its number.
-    A TIFF must hold one plane with its channels: a stack of several planes is refused, because nothing says whether they
-    are depth, time or channels. If its axis has no name, ``channels`` says that they are channels.
+    A palette is looked up; transparency (an alpha channel) is left out, unless ``channels`` asks
+    for it by its number. A TIFF must hold one plane with its channels: a stack of several planes is
+    refused, because nothing says whether they are depth, time or channels. If its axis has no name,
+    ``channels`` says that they are channels.
 
     Args:
         path: PNG, JPEG or TIFF; another 8-bit format that Pillow knows works too.
         channels: numbers of the file's channels to take, from 0, in this order; empty takes all.
-        percentiles: two percentiles per channel that become 0 and 255 (values beyond are clipped); empty does so for files
-            that are not 8-bit, with :data:`DEFAULT_PERCENTILES`, and leaves 8-bit files as they are. A channel of one
-            value becomes 0.
+        percentiles: two percentiles per channel that become 0 and 255 (values beyond are clipped);
+            empty does so for files that are not 8-bit, with :data:`DEFAULT_PERCENTILES`, and leaves
+            8-bit files as they are. A channel of one value becomes 0.
 
     Returns:
         (H, W, C), ``uint8`` as in the file, or ``float32`` in 0..255.
 
     Raises:
-        BadFileError: the file is missing, empty, damaged, not an image, ambiguous, lacks a channel, or holds NaN or Inf.
+        BadFileError: the file is missing, empty, damaged, not an image, ambiguous, lacks a channel,
+            or holds NaN or Inf.
         ValueError: ``percentiles`` are not two increasing numbers in 0..100.
     """
     name = os.fspath(path)
@@ -100,9 +102,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def to_byte_range(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> np.ndarray:
-    """Map two percentiles of each channel to 0 and 255; 8-bit pixels stay as they are when none are given.
+    """Map two percentiles of each channel to 0 and 255.
 
-    Where the percentiles coincide (few bright pixels on an even ground), least and greatest value take their place.
+    8-bit pixels stay as they are when none are given. Where the percentiles coincide (few bright
+    pixels on an even ground), least and greatest value take their place.
 
     Args:
         pixels: (H, W, C), any real type, finite.
@@ -115,8 +118,8 @@ def to_byte_range(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> np.n
         len(percentiles) == 2 and not 0 <= percentiles[0] < percentiles[1] <= 100
     ):
         raise ValueError(
-            f"INPUT.PERCENTILES is {tuple(percentiles)}; two increasing numbers in 0..100 are needed, "
-            f"such as {DEFAULT_PERCENTILES}, or ()"
+            f"INPUT.PERCENTILES is {tuple(percentiles)}; two increasing numbers in 0..100 are "
+            f"needed, such as {DEFAULT_PERCENTILES}, or ()"
         )
     if pixels.dtype == np.uint8 and not percentiles:
         return pixels
@@ -139,7 +142,8 @@ def _first_bytes(name: str) -> bytes:
             start = file.read(32)
     except FileNotFoundError as error:
         raise BadFileError(
-            f"{name}: does not exist. Check the image folder and the file names in the annotation file."
+            f"{name}: does not exist. Check the image folder and the file names in the annotation "
+            "file."
         ) from error
     except OSError as error:
         raise BadFileError(f"{name}: cannot be opened ({error}). Check its permissions.") from error
@@ -152,15 +156,17 @@ def _undecodable(name: str, error: BaseException) -> BadFileError:
     if isinstance(error, Image.UnidentifiedImageError):
         return BadFileError(f"{name}: is not an image. PNG, JPEG and TIFF files are read.")
     if isinstance(error, Image.DecompressionBombError):
-        return BadFileError(f"{name}: is too large to be decoded whole ({error}). Cut it into tiles.")
+        return BadFileError(
+            f"{name}: is too large to be decoded whole ({error}). Cut it into tiles."
+        )
     return BadFileError(
-        f"{name}: cannot be decoded ({type(error).__name__}: {error}). The file is truncated or damaged; "
-        "copy it again from its source."
+        f"{name}: cannot be decoded ({type(error).__name__}: {error}). The file is truncated or "
+        "damaged; copy it again from its source."
     )
 
 
 def _read_raster(name: str) -> tuple[np.ndarray, bool]:
-    """PNG, JPEG and Pillow's other formats: (H, W, C) and whether the last channel is transparency."""
+    """PNG, JPEG and Pillow's other formats: (H, W, C), and whether the last is transparency."""
     with open(name, "rb") as file:
         start = file.read(26)
     with Image.open(name) as image:
@@ -201,7 +207,7 @@ def _pillow_pixels(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8. A PNG is asked only where its header holds EXIF: else Pillow decodes all of it."""
+    """EXIF orientation, 1 to 8. Asked for it, Pillow decodes a PNG without EXIF in its header."""
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1
     value = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -217,8 +223,8 @@ def _choose_channels(
     absent = [c for c in channels if not 0 <= c < count]
     if absent:
         raise BadFileError(
-            f"{name}: has {count} channel(s), numbered from 0, and INPUT.CHANNELS {tuple(channels)} asks for "
-            f"{', '.join(map(str, absent))}. Change INPUT.CHANNELS."
+            f"{name}: has {count} channel(s), numbered from 0, and INPUT.CHANNELS "
+            f"{tuple(channels)} asks for {', '.join(map(str, absent))}. Change INPUT.CHANNELS."
         )
     return pixels[..., list(channels)]
 
@@ -230,5 +236,6 @@ def _require_numbers(pixels: np.ndarray, name: str) -> None:
         bad = int(pixels.size - np.count_nonzero(np.isfinite(pixels)))
         if bad:
             raise BadFileError(
-                f"{name}: {bad} of {pixels.size} pixel values are NaN or Inf. Replace them in the file."
+                f"{name}: {bad} of {pixels.size} pixel values are NaN or Inf. Replace them in the "
+                "file."
             )

@@ -1,4 +1,4 @@
-"""One annotation's segmentation in COCO's forms: polygons, run lengths as text, run lengths as numbers."""
+"""One annotation's segmentation in COCO's forms: polygons, and run lengths of both kinds."""
 
 from typing import Any
 
@@ -21,7 +21,8 @@ def compressed_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
         segmentation: ``{"size": [height, width], "counts": text, bytes or list of numbers}``.
 
     Raises:
-        ValueError: ``counts`` or ``size`` is missing or malformed, or plain counts do not fill the frame.
+        ValueError: ``counts`` or ``size`` is missing or malformed, or plain counts do not fill the
+            frame.
     """
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(map(_is_count, size))):
@@ -46,7 +47,9 @@ def rle_extent(rle: dict[str, Any]) -> tuple[int, Box]:
 
 
 def usable_polygons(polygons: list[Any]) -> list[np.ndarray]:
-    """The polygons that enclose an area: at least three points, an even number of finite values, area over 0.
+    """The polygons that enclose an area.
+
+    They have at least three points, an even number of finite values, and an area over 0.
 
     Returns:
         Arrays (2 * points,) of float64, x and y in turn.

@@ -1,4 +1,4 @@
-"""An endless, numbered stream of training samples: sample number p is the same on every run, machine and worker."""
+"""An endless, numbered stream of samples: number p is the same on every run and worker."""
 
 import itertools
 import logging
@@ -18,14 +18,16 @@ _SKIPPED, _FATAL = "_skipped_files", "_bad_file"
 
 
 class SampleStream(Dataset):
-    """Position p to sample: epoch p // n goes through the n images in an order that depends on (seed, epoch).
+    """Position to sample.
 
-    With ``on_bad_file="skip"`` an unusable file's place is taken by the next usable one in the epoch's order. What
-    was skipped travels with the sample, and an error travels in a sample's place, so that
-    :class:`ReportingLoader` can tell them in the main process.
+    Epoch p // n of position p goes through the n images in an order that depends on (seed, epoch).
+    With ``on_bad_file="skip"`` an unusable file's place is taken by the next usable one in the
+    epoch's order. What was skipped travels with the sample, and an error travels in a sample's
+    place, so that :class:`ReportingLoader` can tell them in the main process.
 
     Args:
-        records: Detectron2's standard dicts; kept pickled, so that worker processes share the memory.
+        records: Detectron2's standard dicts; kept pickled, so that worker processes share the
+            memory.
         mapper: called with a record that has the ``position`` added.
         seed: of the order.
         on_bad_file: ``"stop"`` or ``"skip"``.
@@ -58,7 +60,7 @@ class SampleStream(Dataset):
     def record(self, index: int) -> dict[str, Any]:
         """The data-set dict of an image."""
         start = self._ends[index - 1] if index else 0
-        return pickle.loads(self._bytes[start : self._ends[index]])
+        return pickle.loads(self._bytes[start : self._ends[index]].data)
 
     def order(self, epoch: int) -> np.ndarray:
         """Indices of the images (n,) in the order of an epoch."""
@@ -89,9 +91,11 @@ class SampleStream(Dataset):
 
 
 class TellingMapper:
-    """Wraps a mapper for a test loader: a bad file becomes an entry that :class:`ReportingLoader` understands."""
+    """Wraps a test mapper: a bad file becomes an entry for :class:`ReportingLoader`."""
 
-    def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]], on_bad_file: str) -> None:
+    def __init__(
+        self, mapper: Callable[[dict[str, Any]], dict[str, Any]], on_bad_file: str
+    ) -> None:
         self.mapper = mapper
         self.on_bad_file = on_bad_file
 
@@ -121,8 +125,8 @@ class PositionSampler(Sampler):
     def __init__(self, start: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(
-                f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the number of processes "
-                f"({world_size}), because every process takes the same number of images"
+                f"SOLVER.IMS_PER_BATCH {batch_size} must be a positive multiple of the number of "
+                f"processes ({world_size}), because every process takes the same number of images"
             )
         self.start = start
         self.batch_size = batch_size
@@ -137,7 +141,7 @@ class PositionSampler(Sampler):
 
 
 class ReportingLoader:
-    """Iterates over a loader's batches; errors from worker processes are raised, skipped files told once, here."""
+    """A loader whose workers' errors are raised, and whose skipped files are told once, here."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader

@@ -1,4 +1,4 @@
-"""Synthetic bright-field cells, made on first use from a seed: the data of the quickstart and of many tests."""
+"""Synthetic bright-field cells, made on first use from a seed."""
 
 import json
 import logging
@@ -47,7 +47,8 @@ class SyntheticCells:
         low, high = self.cells
         if self.num_images < 1 or self.size < 32 or not 0 <= low <= high:
             raise ValueError(
-                f"synthetic cells need at least 1 image of side 32 and 0 <= fewest <= most cells; got {self}"
+                "synthetic cells need at least 1 image of side 32 and 0 <= fewest <= most cells; "
+                f"got {self}"
             )
         if not 0 <= self.difficulty <= 1 or self.seed < 0:
             raise ValueError(f"difficulty must lie in 0..1 and the seed be >= 0; got {self}")
@@ -64,7 +65,7 @@ PRESETS = {
 
 
 def synthetic_preset(name: str) -> SyntheticCells | None:
-    """The parameters that a data-set name stands for; None if it is not the name of synthetic cells.
+    """The parameters that a data-set name stands for; None if it is no name of synthetic cells.
 
     Args:
         name: a key of :data:`PRESETS`, or ``synthetic:<images>:<size>:<difficulty>:<seed>``.
@@ -78,11 +79,14 @@ def synthetic_preset(name: str) -> SyntheticCells | None:
         return None
     try:
         images, size, difficulty, seed = name.split(":")[1:]
-        preset = SyntheticCells(int(images), int(size), difficulty=float(difficulty), seed=int(seed))
+        preset = SyntheticCells(
+            int(images), int(size), difficulty=float(difficulty), seed=int(seed)
+        )
     except ValueError as error:
         raise ValueError(
-            f"data set {name!r} is malformed ({error}): synthetic:<images>:<size>:<difficulty>:<seed> is needed, "
-            "such as synthetic:100:256:0.5:7"
+            f"data set {name!r} is malformed ({error}): "
+            "synthetic:<images>:<size>:<difficulty>:<seed> is needed, such as "
+            "synthetic:100:256:0.5:7"
         ) from error
     return preset
 
@@ -95,7 +99,8 @@ def draw_cells(parameters: SyntheticCells, index: int) -> tuple[np.ndarray, np.n
         index: number of the image, from 0.
 
     Returns:
-        Image (size, size) ``uint8``, and boolean masks (N, size, size) of whole cells, overlaps in each of them.
+        Image (size, size) ``uint8``, and boolean masks (N, size, size) of whole cells, overlaps in
+        each of them.
     """
     rng = np.random.default_rng([GENERATOR, parameters.seed, index])
     wanted = int(rng.integers(parameters.cells[0], parameters.cells[1] + 1))
@@ -124,8 +129,8 @@ def draw_cells(parameters: SyntheticCells, index: int) -> tuple[np.ndarray, np.n
 def ensure_synthetic(folder: Path, parameters: SyntheticCells) -> None:
     """Make the data set ``folder`` (``images/*.png``, ``annotations.json``) unless it is there.
 
-    It is written under another name and renamed when complete, so that an interrupted run leaves nothing half
-    made. Processes that ask at the same time wait for one of them.
+    It is written under another name and renamed when complete, so that an interrupted run leaves
+    nothing half made. Processes that ask at the same time wait for one of them.
 
     Raises:
         BadFileError: the folder holds something else, or cannot be written.
@@ -138,8 +143,8 @@ def ensure_synthetic(folder: Path, parameters: SyntheticCells) -> None:
                     _write(folder, parameters)
         except OSError as error:
             raise BadFileError(
-                f"{folder}: synthetic cells cannot be written there ({error}). Set DETECTRON2_DATASETS to a folder "
-                "that can be written to and has room."
+                f"{folder}: synthetic cells cannot be written there ({error}). Set "
+                "DETECTRON2_DATASETS to a folder that can be written to and has room."
             ) from error
 
 
@@ -181,7 +186,12 @@ def _write(folder: Path, parameters: SyntheticCells) -> None:
             name = f"{index:05d}.png"
             Image.fromarray(image).save(temporary / "images" / name)
             images.append(
-                {"id": index + 1, "file_name": name, "height": image.shape[0], "width": image.shape[1]}
+                {
+                    "id": index + 1,
+                    "file_name": name,
+                    "height": image.shape[0],
+                    "width": image.shape[1],
+                }
             )
             for mask in masks:
                 annotations.append(_annotation(len(annotations) + 1, index + 1, mask))

@@ -1,7 +1,7 @@
-"""How synthetic cells look in a bright-field microscope: translucent, with a dark rim and a bright halo.
+"""How synthetic cells look in a bright-field microscope: translucent, dark rim, bright halo.
 
-Light that passes two cells is dimmed by both: what cells do is added up as optical depth and becomes a factor of the
-background, so that an overlap is darker and shows the rims of both.
+Light that passes two cells is dimmed by both: what cells do is added up as optical depth and
+becomes a factor of the background, so that an overlap is darker and shows the rims of both.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,8 @@ def optical_depth(
     rows, columns = shape.window(margin=8)
     y, x = pixel_centres(rows, columns)
     relative = shape.relative_radius(y, x)
-    # Distance from the outline in pixels, positive inside, from the local slope of the relative radius.
+    # Distance from the outline in pixels, positive inside, from the local slope of the relative
+    # radius.
     slope = np.hypot(*np.gradient(relative))
     distance = (1 - relative) / np.maximum(slope, 0.25 / shape.radius)
     vary = rng.uniform(0.75, 1.25)
@@ -97,7 +98,13 @@ def expose(depth: np.ndarray, difficulty: float, rng: np.random.Generator) -> np
     debris = np.zeros_like(depth)
     for _ in range(int(rng.poisson(1 + 10 * difficulty))):
         row, column = rng.integers(size, size=2)
-        cv2.circle(debris, (int(column), int(row)), int(rng.integers(1, 3)), float(rng.uniform(0.1, 0.4)), -1)
+        cv2.circle(
+            debris,
+            (int(column), int(row)),
+            int(rng.integers(1, 3)),
+            float(rng.uniform(0.1, 0.4)),
+            -1,
+        )
     contrast = (1.15 - 0.6 * difficulty) * rng.uniform(0.85, 1.15)
     image = light * np.exp(-contrast * (depth + debris))
     image = cv2.GaussianBlur(image, (0, 0), 0.55 + 0.6 * difficulty)

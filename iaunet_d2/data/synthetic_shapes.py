@@ -1,4 +1,4 @@
-"""Outlines of synthetic cells and where they lie: smooth blobs, long and bent ones, some overlapping."""
+"""Outlines of synthetic cells and where they lie: blobs, long and bent ones, overlapping."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class CellShape:
     waves: np.ndarray
 
     def relative_radius(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Distance from the cell's centre divided by the outline's distance in that direction: below 1 inside.
+        """Distance from the centre relative to the outline's in that direction: below 1 inside.
 
         Args:
             rows: pixel rows, broadcastable with columns.

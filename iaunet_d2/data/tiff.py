@@ -16,7 +16,8 @@ def read_tiff(path: str, planes_are_channels: bool = False) -> tuple[np.ndarray,
 
     Args:
         path: the file.
-        planes_are_channels: take an axis without a name (pages, or ImageJ's or tifffile's unnamed ones) as channels.
+        planes_are_channels: take an axis without a name (pages, or ImageJ's or tifffile's unnamed
+            ones) as channels.
 
     Returns:
         (H, W, C) in the file's own type, and whether the last channel is transparency.
@@ -54,7 +55,7 @@ def tiff_size(path: str) -> tuple[int, int]:
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn and mirror an array (H, W, C) as the EXIF orientation (1 to 8) says, so that it stands upright."""
+    """Set an array (H, W, C) upright that is stored in an EXIF orientation (1 to 8)."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     # After the transposition of codes 5 to 8: which of the axes is reversed.
@@ -64,15 +65,13 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _only_series(tif: Any, path: str) -> Any:
-    """The one series; smaller copies of the same image (thumbnails, pyramid levels) do not count."""
+    """The one series; smaller copies of the same image (thumbnails) do not count."""
     full = [s for s in tif.series if not s.keyframe.is_reduced]
     if not full:
         raise BadFileError(f"{path}: holds no image. Save it again as a TIFF with one plane.")
     if len(full) > 1:
         shapes = ", ".join(f"{s.axes} {s.shape}" for s in full[:5])
-        raise BadFileError(
-            f"{path}: holds {len(full)} images ({shapes}). Save one image per file."
-        )
+        raise BadFileError(f"{path}: holds {len(full)} images ({shapes}). Save one image per file.")
     return full[0]
 
 
@@ -81,7 +80,7 @@ def _require_all_data(tif: Any, series: Any, path: str) -> None:
     for page in series.pages:
         if page is None:
             continue
-        ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts)]
+        ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
         if ends and max(ends) > size:
             raise BadFileError(
                 f"{path}: is truncated: its pixels reach to byte {max(ends)}, the file has {size}. "
@@ -94,12 +93,13 @@ def _channel_axis(
 ) -> str | None:
     """The letter of the channel axis; None for a grey image.
 
-    tifffile's letters: Y, X; S samples and C channels; Z, T and so on as named by the file; I pages and Q unnamed.
+    tifffile's letters: Y, X; S samples and C channels; Z, T and so on as named by the file; I pages
+    and Q unnamed.
     """
-    described = ", ".join(f"{a}={n}" for a, n in zip(axes, shape))
+    described = ", ".join(f"{a}={n}" for a, n in zip(axes, shape, strict=True))
     if "Y" not in axes or "X" not in axes:
         raise BadFileError(f"{path}: has no image plane (axes {described}).")
-    further = [a for a, n in zip(axes, shape) if a not in "YX" and n > 1]
+    further = [a for a, n in zip(axes, shape, strict=True) if a not in "YX" and n > 1]
     if not further:
         return None
     allowed = "CSIQ" if planes_are_channels else "CS"
@@ -107,11 +107,13 @@ def _channel_axis(
         return further[0]
     if len(further) == 1 and further[0] in "IQ":
         raise BadFileError(
-            f"{path}: is a stack of planes ({described}) that does not say whether they are channels, depth or time. "
-            "If they are channels, name those to use, as INPUT.CHANNELS (0,1,2); else save one plane per file."
+            f"{path}: is a stack of planes ({described}) that does not say whether they are "
+            "channels, depth or time. If they are channels, name those to use, as INPUT.CHANNELS "
+            "(0,1,2); else save one plane per file."
         )
     raise BadFileError(
-        f"{path}: is a stack ({described}); one plane with its channels is needed. Save one plane per file."
+        f"{path}: is a stack ({described}); one plane with its channels is needed. Save one plane "
+        "per file."
     )
 
 

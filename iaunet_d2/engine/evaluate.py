@@ -90,7 +90,9 @@ def _same_number_everywhere(loader: Any) -> Iterable[tuple[list[dict[str, Any]],
         logger.warning("Fewer validation images than processes: no validation loss.")
         return
     batch: list[dict[str, Any]] = []
-    for batch in loader:
+    given = 0
+    for batch in loader:  # fewer than its length where bad files are left out
         yield batch, len(batch)
-    for _ in range(max(lengths) - len(loader)):
+        given += 1
+    for _ in range(max(lengths) - given if batch else 0):
         yield batch, 0

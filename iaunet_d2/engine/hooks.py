@@ -244,15 +244,19 @@ class Writers(HookBase):
 
     def __init__(
         self,
-        writers: Sequence[EventWriter],
+        build_writers: Callable[[], Sequence[EventWriter]],
         output_dir: str,
         evaluation: Evaluation,
         period: int = 20,
     ) -> None:
-        self.writers = writers
+        self.build_writers = build_writers
         self.output_dir = output_dir
         self.evaluation = evaluation
         self.period = period
+        self.writers: Sequence[EventWriter] = ()
+
+    def before_train(self) -> None:
+        self.writers = self.build_writers()  # not earlier: they open their files
 
     def after_step(self) -> None:
         iteration, latest = self.trainer.iter, self.evaluation.latest

@@ -55,6 +55,8 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
         raise FileNotFoundError(
             f"{path} builds on a file (_BASE_) that does not exist: {error.filename}"
         ) from error
+    except TypeError as error:  # fvcore looks for a key in what an empty file gives: None
+        raise ConfigError(f"{path}, or a file it builds on, is empty") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds no keys")
     _require_known(cfg, list(_leaves(loaded)), path)

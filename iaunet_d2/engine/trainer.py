@@ -128,7 +128,7 @@ class Trainer(DefaultTrainer):
             self.evaluation,
         ]
         if comm.is_main_process():
-            own.append(Writers(self.build_writers(), cfg.OUTPUT_DIR, self.evaluation))
+            own.append(Writers(self.build_writers, cfg.OUTPUT_DIR, self.evaluation))
             own.append(ResultsWriter(cfg.OUTPUT_DIR, self.evaluation))
         return own
 

@@ -56,9 +56,14 @@ def test_every_config_is_a_copy_of_its_own() -> None:
 
 def test_bases_are_relative_to_their_file_and_overridden_by_it(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
-    write(tmp_path / "base" / "root.yaml", "VERSION: 2\nSEED: 1\nSOLVER: {MAX_ITER: 5, BASE_LR: 0.5}\n")
+    write(
+        tmp_path / "base" / "root.yaml",
+        "VERSION: 2\nSEED: 1\nSOLVER: {MAX_ITER: 5, BASE_LR: 0.5}\n",
+    )
     write(tmp_path / "base" / "mid.yaml", "_BASE_: root.yaml\nSOLVER: {MAX_ITER: 6}\n")
-    leaf = write(tmp_path / "leaf.yaml", "_BASE_: base/mid.yaml\nSEED: 3\nINPUT: {MIN_SIZE_TRAIN: [1, 2]}\n")
+    leaf = write(
+        tmp_path / "leaf.yaml", "_BASE_: base/mid.yaml\nSEED: 3\nINPUT: {MIN_SIZE_TRAIN: [1, 2]}\n"
+    )
     cfg = get_cfg()
     cfg.merge_from_file(leaf)
     assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (3, 6, 0.5)

@@ -76,7 +76,7 @@ def test_boxes_as_a_list() -> None:
     assert len(boxes[1:]) == 2
     assert boxes[torch.tensor([True, False, True])].tensor[1].tolist() == [8, 9, 10, 11]
     assert boxes[torch.tensor([2, 2])].tensor.shape == (2, 4)
-    assert [b.tolist() for b in boxes][0] == [0, 1, 2, 3]
+    assert [b.tolist() for b in boxes] == boxes.tensor.tolist()
     joined = Boxes.cat([boxes, boxes[:1]])
     joined.tensor[0] = -1
     assert len(joined) == 4
@@ -141,7 +141,9 @@ def test_bounding_boxes_of_masks_against_brute_force() -> None:
     assert boxes.tensor.dtype == torch.float32
     for mask, box in zip(masks, boxes, strict=True):
         rows, columns = np.nonzero(mask)
-        tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0] * 4
+        tight = (
+            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0] * 4
+        )
         assert box.tolist() == tight
 
 
@@ -204,7 +206,9 @@ def test_polygons_by_hand() -> None:
     assert BitMasks.from_polygon_masks([], 3, 5).tensor.shape == (0, 3, 5)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((1, 6)), [np.zeros(6)], [[[0.0, 0, 1, 1]]], [[[0.0] * 7]]])
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((1, 6)), [np.zeros(6)], [[[0.0, 0, 1, 1]]], [[[0.0] * 7]]]
+)
 def test_what_is_no_polygon(wrong: Any) -> None:
     with pytest.raises(ValueError):
         PolygonMasks(wrong)

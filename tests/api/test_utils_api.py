@@ -1,4 +1,4 @@
-"""Files, logs, events, seeds, processes and pictures: the same on Detectron2 and on its stand-in."""
+"""Files, logs, events, seeds, processes, pictures: the same on Detectron2 and on its stand-in."""
 
 import json
 import logging
@@ -247,7 +247,9 @@ def printed(printer: CommonMetricPrinter, caplog: pytest.LogCaptureFixture) -> s
     return caplog.text
 
 
-def test_the_printed_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
     printer = CommonMetricPrinter(max_iter=101)
@@ -261,7 +263,9 @@ def test_the_printed_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.
         storage.put_scalar("dice [metric]", 0.125)
         storage.put_scalar("lr", 0.00012345678, smoothing_hint=False)
         line = printed(printer, caplog)
-        assert " eta: 0:03:00  iter: 10  total_loss: 0.375  dice [metric]: 0.125  " in line  # 90 x 2 s
+        assert (
+            " eta: 0:03:00  iter: 10  total_loss: 0.375  dice [metric]: 0.125  " in line
+        )  # 90 x 2 s
         assert "time: 2.0000  last_time: 2.0000  data_time: 0.2500  last_data_time: 0.2500" in line
         assert "lr: 0.00012346" in line
         assert "accuracy" not in line
@@ -469,7 +473,9 @@ def test_a_mask_is_blended_where_it_lies() -> None:
     visualizer = Visualizer(GREY)
     visualizer.draw_binary_mask(mask, color=(1.0, 0.0, 0.0), alpha=0.5)
     picture = visualizer.get_output().get_image()
-    assert np.abs(picture[20, 35].astype(int) - [178, 50, 50]).max() <= 2  # half of 100, half of red
+    assert (
+        np.abs(picture[20, 35].astype(int) - [178, 50, 50]).max() <= 2
+    )  # half of 100, half of red
     touched = changed(visualizer)
     assert touched[12:28, 22:48].all()
     assert not touched[:8].any() and not touched[:, :18].any() and not touched[:, 53:].any()

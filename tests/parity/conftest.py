@@ -32,7 +32,8 @@ def run_script(script: str, folder: Path, standin: bool, **inputs: Any) -> Any:
         f"import detectron2\nassert ('standin' in detectron2.__name__) is {standin}\n"
     )
     (folder / "script.py").write_text(prologue + script + "\ntorch.save(result, folder / 'result.pt')\n")
-    env = {**os.environ, "IAUNET_D2_STANDIN": "1" if standin else "0", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "IAUNET_D2_STANDIN": "1" if standin else "0", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, str(folder / "script.py")], env=env, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(f"{'stand-in' if standin else 'genuine'}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")

@@ -20,6 +20,30 @@ def flat(node, prefix=""):
 """
 
 
+RUN_ALL = """
+def run_all(scripts, inputs, folder):
+    results = {}
+    for name, script in scripts.items():
+        scope = {"torch": torch, "folder": folder, **inputs[name]}
+        exec(script, scope)
+        results[name] = scope["result"]
+    return results
+result = run_all(scripts, inputs, folder)
+"""
+_results: dict[str, tuple[Any, Any]] = {}
+
+
+@pytest.fixture
+def both(run_both: Both) -> dict[str, tuple[Any, Any]]:
+    """The result of every script below on the stand-in and on Detectron2, from one process each."""
+    if not _results:
+        inputs = {name: make() for name, (_, make) in SCRIPTS.items()}
+        scripts = {name: script for name, (script, _) in SCRIPTS.items()}
+        standin, genuine = run_both(RUN_ALL, scripts=scripts, inputs=inputs)
+        _results.update({name: (standin[name], genuine[name]) for name in scripts})
+    return _results
+
+
 def same(standin: Any, genuine: Any, where: str = "result") -> None:
     """Equal in type, shape and every bit."""
     assert type(standin) is type(genuine), where
@@ -49,10 +73,11 @@ def same_config(standin: dict[str, Any], genuine: dict[str, Any]) -> None:
         assert value == genuine[key], key
 
 
-def test_defaults_are_complete_in_their_sections(run_both: Both) -> None:
-    standin, genuine = run_both(
-        FLATTEN + "from detectron2.config import get_cfg\nresult = flat(get_cfg())"
-    )
+DEFAULTS = FLATTEN + "from detectron2.config import get_cfg\nresult = flat(get_cfg())"
+
+
+def test_defaults_are_complete_in_their_sections(both: dict[str, tuple[Any, Any]]) -> None:
+    standin, genuine = both["defaults"]
     same_config(standin, genuine)
     detector_sections = (
         "ANCHOR_GENERATOR",
@@ -70,18 +95,22 @@ def test_defaults_are_complete_in_their_sections(run_both: Both) -> None:
     assert [k for k in left_out if not k.startswith(allowed)] == []
 
 
-def test_shipped_configs_are_read_alike(run_both: Both) -> None:
+SHIPPED = """
+from iaunet_d2.config import get_iaunet_cfg
+result = {file: flat(get_iaunet_cfg(file)) for file in files}
+"""
+
+
+def shipped_inputs() -> dict[str, Any]:
     folder = Path(__file__).resolve().parents[2] / "configs"
-    files = sorted(str(path) for path in folder.glob("*.yaml"))
-    assert files
-    standin, genuine = run_both(
-        FLATTEN
-        + "from iaunet_d2.config import get_iaunet_cfg\n"
-        + "result = {file: flat(get_iaunet_cfg(file)) for file in files}",
-        files=files,
-    )
-    assert list(standin) == list(genuine) == files
-    for file in files:
+    return {"files": sorted(str(path) for path in folder.glob("*.yaml"))}
+
+
+def test_shipped_configs_are_read_alike(both: dict[str, tuple[Any, Any]]) -> None:
+    standin, genuine = both["shipped"]
+    assert list(standin) == list(genuine) == shipped_inputs()["files"]
+    assert standin
+    for file in standin:
         same_config(standin[file], genuine[file])
 
 
@@ -99,17 +128,18 @@ OUTPUT_DIR: ~/x
 """
 
 
-def test_an_inline_config_is_read_alike(run_both: Both, tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text(BASE_YAML)
-    (tmp_path / "leaf.yaml").write_text(LEAF_YAML)
-    standin, genuine = run_both(
-        FLATTEN
-        + "from iaunet_d2.config import get_iaunet_cfg\n"
-        + "cfg = get_iaunet_cfg(file)\n"
-        + "cfg.merge_from_list(['SOLVER.GAMMA', '0.5', 'TEST.EXPECTED_RESULTS', \"[['segm', 'AP', 1.0, 2.0]]\"])\n"
-        + "result = flat(cfg)",
-        file=str(tmp_path / "leaf.yaml"),
-    )
+INLINE = """
+from iaunet_d2.config import get_iaunet_cfg
+(folder / "base.yaml").write_text(base)
+(folder / "leaf.yaml").write_text(leaf)
+cfg = get_iaunet_cfg(str(folder / "leaf.yaml"))
+cfg.merge_from_list(["SOLVER.GAMMA", "0.5", "TEST.EXPECTED_RESULTS", "[['segm', 'AP', 1.0, 2.0]]"])
+result = flat(cfg)
+"""
+
+
+def test_an_inline_config_is_read_alike(both: dict[str, tuple[Any, Any]]) -> None:
+    standin, genuine = both["inline"]
     same_config(standin, genuine)
     assert standin["SOLVER.BASE_LR"] == 0.002
     assert standin["INPUT.MIN_SIZE_TRAIN"] == (320, 384, 448, 512)
@@ -129,7 +159,9 @@ result = {
     "converted": [
         BoxMode.convert(x, *modes)
         for modes in ((BoxMode.XYXY_ABS, BoxMode.XYWH_ABS), (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
-        for x in (first, first.double(), first.numpy(), [0.1, 0.2, 0.3, 0.7], (1, 2, 7, 9), [1, 2.5, 3, 4])
+        for x in (
+            first, first.double(), first.numpy(), [0.1, 0.2, 0.3, 0.7], (1, 2, 7, 9), [1, 2.5, 3, 4]
+        )
     ],
     "text": repr(a),
 }
@@ -138,12 +170,12 @@ result["changed"] = a.tensor
 """
 
 
-def test_boxes(run_both: Both) -> None:
+def box_inputs() -> dict[str, Any]:
     generator = torch.Generator().manual_seed(5)
     near = torch.rand(2, 30, 2, generator=generator) * 50 - 10
     size = torch.rand(2, 30, 2, generator=generator) * 20 - 2  # some have no extent
     first, second = torch.cat([near, near + size], dim=2)
-    same(*run_both(BOXES, first=first, second=second))
+    return {"first": first, "second": second}
 
 
 MASKS = """
@@ -155,20 +187,22 @@ boxes = bitmaps.get_bounding_boxes().tensor
 crops = boxes + torch.tensor([-2.5, 1.25, 3.0, 0.5])
 result = {
     "raster": bitmaps.tensor, "single": polygons_to_bitmask(coordinates[0], 48, 64), "boxes": boxes,
-    "empty": [BitMasks(torch.zeros(2, 5, 6)).get_bounding_boxes().tensor, bitmaps[:0].get_bounding_boxes().tensor],
+    "empty": BitMasks(torch.zeros(2, 5, 6)).get_bounding_boxes().tensor,
+    "none": bitmaps[:0].get_bounding_boxes().tensor,
     "nonempty": [bitmaps.nonempty(), polygons.nonempty()],
     "polygon_boxes": polygons.get_bounding_boxes().tensor, "area": polygons.area(),
     "areas": [PolygonMasks([]).area(), PolygonMasks([[]]).area(), polygons[-1].area()],
-    "crops": bitmaps.crop_and_resize(crops, 14), "polygon_crops": polygons.crop_and_resize(crops, 14),
+    "crops": bitmaps.crop_and_resize(crops, 14),
+    "polygon_crops": polygons.crop_and_resize(crops, 14),
     "no_crops": polygons[:0].crop_and_resize(crops[:0], 14),
-    "picked": [m.polygons for m in (polygons[1], polygons[1:], polygons[[0, -1]], polygons[torch.tensor([2, 0])])],
+    "picked": [polygons[i].polygons for i in (1, slice(1, None), [0, -1], torch.tensor([2, 0]))],
     "text": [repr(bitmaps), repr(polygons)], "size": list(bitmaps.image_size),
     "noise": BitMasks(noise).get_bounding_boxes().tensor,
 }
 """
 
 
-def test_masks(run_both: Both) -> None:
+def mask_inputs() -> dict[str, Any]:
     rng = np.random.default_rng(8)
     coordinates = [
         [rng.uniform(-10, 60, 2 * int(points)) for points in rng.integers(3, 12, int(parts))]
@@ -177,7 +211,7 @@ def test_masks(run_both: Both) -> None:
     coordinates.append([rng.uniform(-20, -5, 8)])  # outside of the image
     coordinates.append([])
     noise = torch.from_numpy(rng.random((50, 19, 23)) < 0.01)
-    same(*run_both(MASKS, coordinates=coordinates, noise=noise))
+    return {"coordinates": coordinates, "noise": noise}
 
 
 INSTANCES = """
@@ -187,13 +221,21 @@ instances.gt_boxes = Boxes(boxes)
 instances.gt_classes = torch.arange(len(boxes))
 instances.gt_masks = BitMasks(torch.arange(len(boxes) * 99).reshape(-1, 9, 11) % 3 == 0)
 def view(x):
-    return {"n": len(x), "size": x.image_size, "boxes": x.gt_boxes.tensor, "classes": x.gt_classes, "masks": x.gt_masks.tensor}
-picks = [1, -1, slice(1, None, 2), torch.tensor([2, 0, 2]), instances.gt_classes > 1, torch.zeros(0, dtype=torch.long)]
-images = [torch.rand(3, h, w, generator=torch.Generator().manual_seed(h)) for h, w in ((5, 9), (8, 3), (1, 1))]
-options = [{}, {"size_divisibility": 4, "pad_value": 7.5}, {"padding_constraints": {"square_size": 10, "size_divisibility": 8}}]
+    values = {"boxes": x.gt_boxes.tensor, "classes": x.gt_classes, "masks": x.gt_masks.tensor}
+    return {"n": len(x), "size": x.image_size, **values}
+none = torch.zeros(0, dtype=torch.long)
+picks = [1, -1, slice(1, None, 2), torch.tensor([2, 0, 2]), instances.gt_classes > 1, none]
+generator = torch.Generator().manual_seed(0)
+images = [torch.rand(3, *size, generator=generator) for size in ((5, 9), (8, 3), (1, 1))]
+options = [
+    {},
+    {"size_divisibility": 4, "pad_value": 7.5},
+    {"padding_constraints": {"square_size": 10, "size_divisibility": 8}},
+]
 lists = [ImageList.from_tensors(images[:n], **o) for n in (1, 3) for o in options]
 result = {
-    "views": [view(instances[p]) for p in picks], "joined": view(Instances.cat([instances, instances[:2]])),
+    "views": [view(instances[p]) for p in picks],
+    "joined": view(Instances.cat([instances, instances[:2]])),
     "text": str(instances[:1]), "fields": list(instances.get_fields()),
     "batches": [x.tensor for x in lists], "sizes": [list(map(tuple, x.image_sizes)) for x in lists],
     "images": [x[0] for x in lists],
@@ -201,8 +243,9 @@ result = {
 """
 
 
-def test_instances_and_image_lists(run_both: Both) -> None:
-    same(*run_both(INSTANCES, boxes=torch.arange(20.0).reshape(5, 4)))
+@pytest.mark.parametrize("name", ["boxes", "masks", "instances", "pictures"])
+def test_equal_results(both: dict[str, tuple[Any, Any]], name: str) -> None:
+    same(*both[name])
 
 
 EVENTS = """
@@ -213,7 +256,8 @@ log = logging.getLogger("detectron2.utils.events")
 log.setLevel(logging.INFO); log.propagate = False; log.addHandler(logging.StreamHandler(stream))
 torch.cuda.is_available = lambda: False
 path = str(folder / "metrics.json")
-json_writer, printer = JSONWriter(path, window_size=5), CommonMetricPrinter(max_iter=50, window_size=5)
+json_writer = JSONWriter(path, window_size=5)
+printer = CommonMetricPrinter(max_iter=50, window_size=5)
 generator = torch.Generator().manual_seed(1)
 with EventStorage(start_iter=3) as storage:
     for iteration in range(3, 50):
@@ -230,15 +274,16 @@ with EventStorage(start_iter=3) as storage:
             printer.write(); json_writer.write()
     storage.put_histogram("weights", torch.randn(100, generator=generator), bins=7)
     storage.step(); printer.write(); json_writer.write()
-    result = {"histogram": storage._histograms, "latest": dict(storage.latest_with_smoothing_hint(4))}
+    latest = dict(storage.latest_with_smoothing_hint(4))
+    result = {"histogram": storage._histograms, "latest": latest}
 json_writer.close()
 result["json"] = open(path).read()
 result["printed"] = stream.getvalue()
 """
 
 
-def test_events(run_both: Both) -> None:
-    standin, genuine = run_both(EVENTS)
+def test_events(both: dict[str, tuple[Any, Any]]) -> None:
+    standin, genuine = both["events"]
     (mine,), (theirs,) = standin.pop("histogram"), genuine.pop("histogram")
     assert set(mine) == set(theirs)
     for key, value in theirs.items():
@@ -252,7 +297,10 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, BoxMode, Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
-metadata = MetadataCatalog.get("parity_pictures").set(thing_classes=["cell", "worm"], thing_colors=[(200, 30, 60), (10, 90, 250)])
+metadata = MetadataCatalog.get("parity_pictures").set(
+    thing_classes=["cell", "worm"], thing_colors=[(200, 30, 60), (10, 90, 250)]
+)
+labels = ["a", "b", "c"]
 colors = [(0.9, 0.1, 0.2), (0.2, 0.7, 0.9), (0.8, 0.8, 0.1)]
 instances = Instances(image.shape[:2])
 instances.pred_masks = masks
@@ -261,10 +309,12 @@ instances.scores = torch.tensor([0.91, 0.5, 0.333])
 instances.pred_classes = torch.tensor([0, 1, 0])
 result = {}
 for scale in (1.0, 2.0):
-    new = lambda mode=ColorMode.IMAGE: Visualizer(image, metadata, scale=scale, instance_mode=mode)
-    v = new(); v.overlay_instances(masks=BitMasks(masks), labels=["a", "b", "c"], assigned_colors=colors)
+    new = lambda mode=ColorMode.IMAGE: Visualizer(image, metadata, scale, mode)
+    v = new()
+    v.overlay_instances(masks=BitMasks(masks), labels=labels, assigned_colors=colors)
     result["masks", scale] = v.get_output().get_image()
-    v = new(); v.overlay_instances(boxes=instances.pred_boxes, labels=["a", "b", "c"], assigned_colors=colors)
+    v = new()
+    v.overlay_instances(boxes=instances.pred_boxes, labels=labels, assigned_colors=colors)
     result["boxes", scale] = v.get_output().get_image()
     v = new(ColorMode.SEGMENTATION); v.draw_instance_predictions(instances, jittering=False)
     result["by class", scale] = v.get_output().get_image()
@@ -285,39 +335,41 @@ for scale in (1.0, 2.0):
 """
 
 
-def test_pictures(run_both: Both) -> None:
+def picture_inputs() -> dict[str, Any]:
     rng = np.random.default_rng(2)
     image = rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)
     rows, columns = np.mgrid[:90, :120]
     centers = ((30, 40, 18), (45, 60, 22), (80, 100, 8))
     masks = np.stack([(rows - y) ** 2 + (columns - x) ** 2 < r**2 for y, x, r in centers])
     ring = (masks[1] & ~((rows - 45) ** 2 + (columns - 60) ** 2 < 100)).astype("uint8")
-    same(*run_both(PICTURES, image=image, masks=torch.from_numpy(masks), ring=ring))
+    return {"image": image, "masks": torch.from_numpy(masks), "ring": ring}
 
 
 SIGNATURES = """
 import importlib, inspect
 def describe(thing):
-    try:
-        parameters = inspect.signature(thing).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    return [(p.name, p.kind.name, repr(p.default) if p.default is not p.empty else None) for p in parameters]
+    # Defaults are compared as text: 2, 'caller', <ColorMode.IMAGE: 0>.
+    return [
+        (p.name, p.kind.name, None if p.default is p.empty else repr(p.default))
+        for p in inspect.signature(thing).parameters.values()
+    ]
+def is_own(thing, name):
+    home = getattr(thing, "__module__", None) or ""
+    return any(home.startswith(root + name) for root in ("detectron2.", "iaunet_d2.standin."))
 result = {}
 for name in modules:
     module = importlib.import_module("detectron2." + name)
     for key, thing in vars(module).items():
-        home = getattr(thing, "__module__", None) or ""
-        if key.startswith("_") or not ("detectron2" in home or "standin" in home):
+        if key.startswith("_") or not is_own(thing, name) or not callable(thing):
             continue
-        if inspect.isclass(thing):
-            for member, attribute in vars(thing).items():
-                plain = getattr(thing, member)
-                public = not member.startswith("_") or member == "__init__"
-                if public and (inspect.isfunction(plain) or inspect.ismethod(plain)):
-                    result[f"{name}.{key}.{member}"] = describe(plain)
-        elif inspect.isfunction(thing):
+        if not inspect.isclass(thing):
             result[f"{name}.{key}"] = describe(thing)
+            continue
+        for member in vars(thing):
+            method = getattr(thing, member)
+            public = not member.startswith("_") or member == "__init__"
+            if public and (inspect.isfunction(method) or inspect.ismethod(method)):
+                result[f"{name}.{key}.{member}"] = describe(method)
 """
 MODULES = (
     "config",
@@ -337,16 +389,27 @@ MODULES = (
 )
 
 
-def test_signatures(run_both: Both) -> None:
-    standin, genuine = run_both(SIGNATURES, modules=MODULES)
+# Parts of a signature that the stand-in leaves out, on purpose.
+LEFT_OUT = {"overlay_instances": {"keypoints"}}
+
+
+def test_signatures(both: dict[str, tuple[Any, Any]]) -> None:
+    standin, genuine = both["signatures"]
     assert len(standin) > 100
     assert sorted(set(standin) - set(genuine)) == []
-    # Parts of a signature that the stand-in leaves out, on purpose.
-    left_out = {"keypoints"}
     for name, parameters in standin.items():
-        theirs = [p for p in genuine[name] if p[0] not in left_out]
-        mine = [p[:2] for p in parameters]
-        if "exc_info" not in str(mine):
-            assert mine == [p[:2] for p in theirs], name
-            assert [p[2] for p in parameters] == [p[2] for p in theirs], name
-"""The defaults are compared as text: ``2``, ``'caller'``, ``<ColorMode.IMAGE: 0>``."""
+        omitted = LEFT_OUT.get(name.rsplit(".", 1)[-1], set())
+        assert parameters == [p for p in genuine[name] if p[0] not in omitted], name
+
+
+SCRIPTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "defaults": (DEFAULTS, dict),
+    "shipped": (FLATTEN + SHIPPED, shipped_inputs),
+    "inline": (FLATTEN + INLINE, lambda: {"base": BASE_YAML, "leaf": LEAF_YAML}),
+    "boxes": (BOXES, box_inputs),
+    "masks": (MASKS, mask_inputs),
+    "instances": (INSTANCES, lambda: {"boxes": torch.arange(20.0).reshape(5, 4)}),
+    "events": (EVENTS, dict),
+    "pictures": (PICTURES, picture_inputs),
+    "signatures": (SIGNATURES, lambda: {"modules": MODULES}),
+}

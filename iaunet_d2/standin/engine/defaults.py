@@ -274,13 +274,12 @@ class DefaultTrainer(TrainerBase):
         names = cfg.DATASETS.TEST
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
-        if evaluators is not None and len(evaluators) != len(names):
-            raise ValueError(
-                f"{len(evaluators)} evaluators for {len(names)} data sets in DATASETS.TEST"
-            )
+        given = [None] * len(names) if evaluators is None else list(evaluators)
+        if len(given) != len(names):
+            raise ValueError(f"{len(given)} evaluators for {len(names)} data sets in DATASETS.TEST")
         results: OrderedDict[str, Any] = OrderedDict()
-        for index, name in enumerate(names):
-            results[name] = cls._test_one(cfg, model, name, evaluators and evaluators[index])
+        for name, evaluator in zip(names, given, strict=True):
+            results[name] = cls._test_one(cfg, model, name, evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
 
     @classmethod

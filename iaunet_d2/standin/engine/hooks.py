@@ -236,7 +236,7 @@ class LRScheduler(HookBase):
         optimizer: Optimizer | None = None,
         scheduler: _LRScheduler | ParamScheduler | None = None,
     ) -> None:
-        self._optimizer = optimizer
+        self._optimizer: Any = optimizer
         self._scheduler = scheduler
 
     def before_train(self) -> None:

@@ -83,6 +83,7 @@ def _worker(
         torch.cuda.set_device(local_rank)
     comm.synchronize()  # nobody's first collective operation waits for a slow starter
     main_func(*args)
+    dist.destroy_process_group()  # not after an error: the others may never come to it
 
 
 def _find_free_port() -> int:

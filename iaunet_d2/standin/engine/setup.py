@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import CfgNode
@@ -52,6 +51,9 @@ def create_ddp_model(
         kwargs.setdefault("device_ids", [comm.get_local_rank()])
     ddp = DistributedDataParallel(model, **kwargs)
     if fp16_compression:
+        # Imported here: torch may be built without it.
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
         ddp.register_comm_hook(state=None, hook=default_hooks.fp16_compress_hook)
     return ddp
 

@@ -70,7 +70,7 @@ class SimpleTrainer(TrainerBase):
         with self._autocast():
             output = self.model(data)
             losses = {"total_loss": output} if isinstance(output, Tensor) else output
-            total = sum(losses.values())
+            total: Any = sum(losses.values())
         if not self.zero_grad_before_forward:
             self.optimizer.zero_grad()
         self._backward(total)

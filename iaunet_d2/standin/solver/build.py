@@ -145,8 +145,8 @@ def get_default_optimizer_params(
     """
     if base_lr is None and (lr_factor_func is not None or bias_lr_factor not in (None, 1.0)):
         raise ValueError("bias_lr_factor and lr_factor_func are relative to base_lr: give base_lr")
-    common = {"lr": base_lr, "weight_decay": weight_decay}
-    common = {k: v for k, v in common.items() if v is not None}
+    given = {"lr": base_lr, "weight_decay": weight_decay}
+    common = {name: value for name, value in given.items() if value is not None}
     by_name = dict(overrides or {})
     bias = _bias_settings(base_lr, bias_lr_factor, weight_decay_bias)
     if bias and "bias" in by_name:
@@ -157,12 +157,13 @@ def get_default_optimizer_params(
     groups: list[ParamGroup] = []
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
-        is_norm = isinstance(module, _NORMS) and weight_decay_norm is not None
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            settings = {**common, **({"weight_decay": weight_decay_norm} if is_norm else {})}
+            settings = dict(common)
+            if weight_decay_norm is not None and isinstance(module, _NORMS):
+                settings["weight_decay"] = weight_decay_norm
             if lr_factor_func is not None:
                 settings["lr"] *= lr_factor_func(f"{module_name}.{name}")
             groups.append({"params": [parameter], **settings, **by_name.get(name, {})})
@@ -173,7 +174,7 @@ def _bias_settings(
     base_lr: float | None, lr_factor: float | None, weight_decay: float | None
 ) -> dict[str, float]:
     settings: dict[str, float] = {}
-    if base_lr is not None and lr_factor not in (None, 1.0):
+    if base_lr is not None and lr_factor is not None and lr_factor != 1.0:
         settings["lr"] = base_lr * lr_factor
     if weight_decay is not None:
         settings["weight_decay"] = weight_decay

@@ -173,8 +173,8 @@ class PolygonMasks:
         return torch.tensor([len(parts) > 0 for parts in self.polygons], dtype=torch.bool)
 
     def area(self) -> torch.Tensor:
-        """Areas (N,) in square pixels; parts of an instance that overlap count twice."""
-        return torch.tensor([sum(map(_polygon_area, parts)) for parts in self.polygons])
+        """Areas (N,) in square pixels, float64; where parts of an instance overlap, both count."""
+        return torch.tensor([sum(_polygon_area(p) for p in parts) for parts in self.polygons])
 
     def get_bounding_boxes(self) -> Boxes:
         """The tightest box around each instance, its far corner at 0 or more, as in Detectron2."""
@@ -248,7 +248,7 @@ def _parts(instance: Any) -> list[np.ndarray]:
     return parts
 
 
-def _polygon_area(polygon: np.ndarray) -> float:
+def _polygon_area(polygon: np.ndarray) -> np.float64:
     """Area inside [x0, y0, x1, y1, ...] (shoelace formula)."""
     x, y = polygon[0::2], polygon[1::2]
-    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2

@@ -1,0 +1,62 @@
+"""A toy model, a toy data set, and loggers put back as they were."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+
+from iaunet_d2.config import get_iaunet_cfg
+from iaunet_d2.data import ensure_registered
+
+from toy_model import write_cells
+
+LOGGERS = ("detectron2", "fvcore", "iaunet_d2", "iaunet_d2.standin")
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    """``default_setup`` adds handlers and turns propagation off for the whole process."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(x.level, x.propagate, list(x.handlers)) for x in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a registered data set of six images of 32 x 32."""
+    name = write_cells(tmp_path_factory.mktemp("cells"))
+    ensure_registered([name])
+    return name
+
+
+@pytest.fixture
+def toy_cfg(cells: str, tmp_path: Path) -> Callable[..., CfgNode]:
+    """``toy_cfg("KEY", value, ...)`` gives a config that trains the toy model on the toy data in a moment."""
+
+    def make(*opts: Any, output: str = "out") -> CfgNode:
+        cfg = get_iaunet_cfg()
+        cfg.merge_from_list([*toy_opts(cells, tmp_path / output), *opts])
+        (tmp_path / output).mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        return cfg
+
+    return make
+
+
+def toy_opts(name: str, output: Path) -> list[Any]:
+    return [
+        *("MODEL.META_ARCHITECTURE", "ToySegmenter", "MODEL.DEVICE", "cpu"),
+        *("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,)),
+        *("INPUT.IMAGE_SIZE", 32, "INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 32),
+        *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 6),
+        *("SOLVER.BASE_LR", 0.01, "TEST.EVAL_PERIOD", 0, "TEST.NUM_OVERLAYS", 1),
+        *("OUTPUT_DIR", str(output), "SEED", 7),
+    ]

@@ -1,0 +1,102 @@
+"""Errors that must come before the first iteration."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from iaunet_d2.config import get_iaunet_cfg
+from iaunet_d2.engine import preflight
+from iaunet_d2.engine.errors import ConfigError, OutputError
+
+
+def merge(tmp_path: Path, text: str, *opts: str) -> object:
+    (tmp_path / "c.yaml").write_text(text)
+    cfg = get_iaunet_cfg()
+    preflight.merge_config(cfg, str(tmp_path / "c.yaml"), opts)
+    return cfg
+
+
+def test_file_then_command_line(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("SOLVER:\n  MAX_ITER: 5\n  BASE_LR: 0.5\n")
+    cfg = merge(tmp_path, "_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 6\n", "SOLVER.MAX_ITER", "7")
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (7, 0.5)
+
+
+def test_unknown_keys_are_all_told_with_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        merge(tmp_path, "SOLVER:\n  MAX_ITERS: 5\nMODEL:\n  IAUNET:\n    QQQ: 1\n")
+    message = str(caught.value)
+    assert "c.yaml" in message
+    assert "unknown config key SOLVER.MAX_ITERS; did you mean SOLVER.MAX_ITER" in message
+    assert "unknown config key MODEL.IAUNET.QQQ" in message
+    with pytest.raises(ConfigError, match=r"command line: .*NUM_QUERIES; did you mean MODEL.IAUNET"):
+        merge(tmp_path, "SEED: 1\n", "MODEL.NUM_QUERIES", "5")
+    with pytest.raises(ConfigError, match=r"unknown config key _BASE"):
+        merge(tmp_path, "_BASE: base.yaml\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "opts", "expected"),
+    [
+        ("SOLVER:\n  MAX_ITER: many\n", (), r"c\.yaml: .*MAX_ITER"),
+        ("SOLVER: 3\n", (), r"c\.yaml"),
+        ("SOLVER:\n  MAX_ITER:\n    FEW: 3\n", (), "unknown config key SOLVER.MAX_ITER.FEW"),
+        ("SOLVER: [\n", (), r"c\.yaml is not valid YAML"),
+        ("- a\n- b\n", (), "holds no keys"),
+        ("", (), r"c\.yaml, or a file it builds on, is empty"),
+        ("SEED: 1\n", ("SOLVER.MAX_ITER",), "odd number"),
+        ("SEED: 1\n", ("SOLVER.MAX_ITER", "many"), "the command line: .*MAX_ITER"),
+    ],
+)
+def test_values_that_cannot_be(
+    tmp_path: Path, text: str, opts: tuple[str, ...], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        merge(tmp_path, text, *opts)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"'nowhere\.yaml' was not found"):
+        preflight.merge_config(get_iaunet_cfg(), "nowhere.yaml", ())
+    with pytest.raises(FileNotFoundError, match=r"c\.yaml builds on a file .*gone\.yaml"):
+        merge(tmp_path, "_BASE_: gone.yaml\n")
+
+
+@pytest.mark.parametrize(
+    ("opts", "expected"),
+    [
+        (("SOLVER.IMS_PER_BATCH", 3), "IMS_PER_BATCH 3 must be a multiple of the 2 processes"),
+        (("SOLVER.MAX_ITER", 0), "MAX_ITER 0"),
+        (("SOLVER.ACCUMULATE_STEPS", 0), "ACCUMULATE_STEPS 0"),
+        (("SOLVER.BASE_LR", 1e-7), "BASE_LR_END"),
+        (("TEST.PRECISE_BN.ENABLED", True), "PRECISE_BN"),
+        (("DATASETS.TRAIN", ()), "DATASETS.TRAIN is empty"),
+    ],
+)
+def test_values_that_would_fail_later(opts: tuple[object, ...], expected: str) -> None:
+    cfg = get_iaunet_cfg()
+    cfg.DATASETS.TRAIN = ("cells",)
+    preflight.check_config(cfg, 2)
+    cfg.merge_from_list(list(opts))
+    with pytest.raises(ConfigError, match=expected):
+        preflight.check_config(cfg, 2)
+
+
+def test_output_folder(tmp_path: Path) -> None:
+    preflight.check_writable(str(tmp_path / "a" / "b"))
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written .*choose another"):
+        preflight.check_writable(str(tmp_path / "file" / "out"))
+
+
+def test_room_for_three_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(1024, 1024, bias=False)  # 4 MiB; with two moments 12, three times 36
+    room = {"free": 36 * 2**20}
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(**room))
+    preflight.check_free_space(str(tmp_path), model)
+    room["free"] -= 1
+    with pytest.raises(OutputError, match="35 MiB are free.*need 36 MiB|36 MiB are free"):
+        preflight.check_free_space(str(tmp_path), model)
