@@ -139,9 +139,11 @@ class ManyChannelInput(T.AugInput):
         """Transform the image, in place."""
         image = self.image
         if image.shape[2] == 3:
-            self.image = tfm.apply_image(image)
+            image = tfm.apply_image(image)
         else:
-            self.image = np.stack([tfm.apply_image(i) for i in np.moveaxis(image, 2, 0)], axis=2)
+            image = np.stack([tfm.apply_image(i) for i in np.moveaxis(image, 2, 0)], axis=2)
+        # Resizing gives Pillow's memory, which the next transform's tensor must not share.
+        self.image = image if image.flags.writeable else image.copy()
 
 
 @contextlib.contextmanager

@@ -202,7 +202,7 @@ def _pillow_pixels(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
         image = image.convert("RGB")
     elif mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and not mode.startswith("I;16"):
         raise BadFileError(f"{name}: pixels of kind {mode!r} are not read. Save it as PNG or TIFF.")
-    pixels = np.asarray(image)
+    pixels = np.array(image)
     return pixels if pixels.ndim == 3 else pixels[..., None], image.mode in ("LA", "RGBA")
 
 

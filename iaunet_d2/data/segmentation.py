@@ -29,14 +29,17 @@ def compressed_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"its run lengths have the size {size!r}; [height, width] is needed")
     if isinstance(counts, str):
         counts = counts.encode()
-    if isinstance(counts, bytes):
-        return {"size": list(size), "counts": counts}
-    if not isinstance(counts, list) or not all(map(_is_count, counts)):
+    is_text = isinstance(counts, bytes)
+    if not is_text and not (isinstance(counts, list) and all(map(_is_count, counts))):
         raise ValueError("its run lengths are neither text nor a list of whole numbers")
-    if sum(counts) != size[0] * size[1]:
+    # Runs that do not fill the frame would leave pycocotools' mask undefined.
+    covered = _covered(counts) if is_text else sum(counts)
+    if covered != size[0] * size[1]:
         raise ValueError(
-            f"its run lengths cover {sum(counts)} pixels of {size[0]}x{size[1]} (height x width)"
+            f"its run lengths cover {covered} pixels of {size[0]}x{size[1]} (height x width)"
         )
+    if is_text:
+        return {"size": list(size), "counts": counts}
     return mask_util.frPyObjects({"size": list(size), "counts": counts}, size[0], size[1])
 
 
@@ -91,3 +94,30 @@ def polygons_area(polygons: list[np.ndarray], height: int, width: int) -> int:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and value >= 0
+
+
+def _covered(counts: bytes) -> int:
+    """Pixels that compressed run lengths cover.
+
+    COCO's text holds a number in characters of 5 bits each, from "0" on, lowest first; a 6th bit says that more
+    follow, and the highest bit of the last one is the sign. From the fourth number on, the run before the last is
+    subtracted.
+
+    Raises:
+        ValueError: the text is none of this kind.
+    """
+    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError("its run lengths are damaged text")
+    last = np.flatnonzero((codes & 32) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(codes.size) - np.repeat(first, last - first + 1)
+    if place.max() > 6:
+        raise ValueError("its run lengths are damaged text")
+    numbers = np.add.reduceat((codes & 31) << (5 * place), first)
+    numbers -= np.where(codes[last] & 16, np.int64(1) << (5 * (place[last] + 1)), 0)
+    runs = np.concatenate([numbers[:1], np.zeros(len(numbers) - 1, np.int64)])
+    runs[1::2], runs[2::2] = np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])
+    if runs.min() < 0:
+        raise ValueError("its run lengths are damaged text")
+    return int(runs.sum())

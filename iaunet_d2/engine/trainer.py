@@ -22,7 +22,7 @@ from .evaluate import evaluate, unwrapped, validation_losses
 from .hooks import BestCheckpoint, Checkpoints, EarlyStopping, Evaluation, ResultsWriter, Writers
 from .optimizer import build_optimizer
 from .overlays import OverlayWriter
-from .preflight import check_config, check_free_space
+from .preflight import check_config, check_free_space, check_writable
 from .random_state import seed_by_counter
 from .results import Results, detectron2_results
 from .step import build_step
@@ -57,6 +57,7 @@ class Trainer(DefaultTrainer):
 
         model = self.build_model(cfg)
         if comm.is_main_process():
+            check_writable(cfg.OUTPUT_DIR)
             check_free_space(cfg.OUTPUT_DIR, model)
         optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -79,7 +80,6 @@ class Trainer(DefaultTrainer):
         logger.info(
             "%s: %.2f M parameters on %s", type(model).__name__, count / 1e6, cfg.MODEL.DEVICE
         )
-        logger.debug("%s", model)
         return model
 
     @classmethod

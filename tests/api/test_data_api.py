@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import detectron2.data.transforms as T
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
@@ -22,7 +21,6 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data import detection_utils as utils
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.data.datasets.coco import convert_to_coco_dict
@@ -283,73 +281,60 @@ def test_convert_to_coco_dict_is_the_way_back(tmp_path: Path, catalogs: None) ->
     ]
 
 
-# Images and annotations
+# The mapper, by config
 
 
-def test_read_image_formats_and_orientation(tmp_path: Path) -> None:
-    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    Image.fromarray(pixels).save(tmp_path / "x.png")
-    assert np.array_equal(utils.read_image(str(tmp_path / "x.png"), "RGB"), pixels)
-    assert np.array_equal(utils.read_image(str(tmp_path / "x.png"), "BGR"), pixels[:, :, ::-1])
-    assert utils.read_image(str(tmp_path / "x.png"), "L").shape == (4, 6, 1)
-    exif = Image.Exif()
-    exif[274] = 6  # to be turned by 90 degrees clockwise
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    turned = utils.read_image(str(tmp_path / "turned.png"), "RGB")
-    assert np.array_equal(turned, np.rot90(pixels, k=-1))
+def config(**options: Any) -> Any:
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (16,), 16
+    cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MASK_FORMAT, cfg.INPUT.FORMAT = "none", "bitmask", "RGB"
+    cfg.MODEL.MASK_ON = True
+    cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS, cfg.SEED = 2, 0, 1
+    for key, value in options.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
+    return cfg
 
 
-def test_check_image_size() -> None:
-    record: dict[str, Any] = {}
-    utils.check_image_size(record, np.zeros((3, 5, 1)))
-    assert record == {"width": 5, "height": 3}
-    with pytest.raises(utils.SizeMismatchError, match=r"x\.png"):
-        utils.check_image_size({"file_name": "x.png", "width": 3, "height": 5}, np.zeros((3, 5)))
+def test_mapper_scales_image_boxes_and_masks(tmp_path: Path) -> None:
+    record = load_coco_json(write_coco(tmp_path), str(tmp_path))[0]
+    out = DatasetMapper(config(), True)(record)
+    assert out["image"].shape == (3, 16, 20) and out["image"].dtype == torch.uint8
+    assert (out["height"], out["width"]) == (8, 10)
+    instances = out["instances"]
+    assert len(instances) == 2 and instances.image_size == (16, 20)  # the crowd is left out
+    assert instances.gt_boxes.tensor[0].tolist() == [4, 2, 12, 10]
+    assert instances.gt_masks.tensor.sum((1, 2)).tolist() == [64, 32]
+    assert "annotations" in record and "instances" not in record
 
 
-def test_transform_instance_annotations_clips_boxes_and_flips_masks() -> None:
-    mask = np.zeros((4, 6), dtype=np.uint8)
-    mask[1, 0] = 1
-    item = {
-        "bbox": [-1.0, 0.0, 4.0, 9.0],
-        "bbox_mode": BoxMode.XYWH_ABS,
-        "segmentation": mask_util.encode(np.asfortranarray(mask)),
-    }
-    moved = utils.transform_instance_annotations(item, [T.HFlipTransform(6)], (4, 6))
-    assert moved["bbox"].tolist() == [3, 0, 6, 4]
-    assert moved["bbox_mode"] == BoxMode.XYXY_ABS
-    assert np.argwhere(moved["segmentation"]).tolist() == [[1, 5]]
+def test_mapper_at_inference_has_no_ground_truth(tmp_path: Path) -> None:
+    record = load_coco_json(write_coco(tmp_path), str(tmp_path))[0]
+    out = DatasetMapper(config(), False)(record)
+    assert set(out) == {"file_name", "height", "width", "image_id", "image"}
 
 
-def test_annotations_to_instances_keeps_overlaps() -> None:
-    masks = np.zeros((2, 4, 5), dtype=np.uint8)
-    masks[0, :2], masks[1, 1:] = 1, 1
-    items = [
-        {"bbox": [0, 0, 5, 2], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1, "segmentation": m}
-        for m in masks
-    ]
-    made = utils.annotations_to_instances(items, (4, 5), mask_format="bitmask")
-    assert made.gt_masks.tensor.sum((1, 2)).tolist() == [10, 15]
-    assert made.gt_classes.tolist() == [1, 1] and made.gt_classes.dtype == torch.int64
-    with pytest.raises(ValueError):
-        utils.annotations_to_instances(items, (4, 5), mask_format="polygon")
+def test_mapper_computes_boxes_anew_after_cropping(tmp_path: Path) -> None:
+    # As a mask: fvcore crops polygons with shapely, which is not at hand everywhere.
+    triangle = mask_util.encode(np.asfortranarray(np.tri(8, 10, dtype=np.uint8)))
+    triangle["counts"] = triangle["counts"].decode()
+    path = write_coco(tmp_path, annotations=[annotation(1, 4, 3, triangle, [0, 0, 8, 8])])
+    record = load_coco_json(path, str(tmp_path))[0]
+    cfg = config(INPUT__CROP__ENABLED=True, INPUT__CROP__TYPE="absolute", INPUT__CROP__SIZE=[4, 4])
+    np.random.seed(0)
+    for _ in range(10):
+        instances = DatasetMapper(cfg, True)(record)["instances"]
+        for box, mask in zip(instances.gt_boxes.tensor, instances.gt_masks.tensor, strict=True):
+            rows, columns = torch.where(mask.any(1))[0], torch.where(mask.any(0))[0]
+            assert box.tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-@pytest.mark.parametrize("mask_format", ["bitmask", "polygon"])
-def test_annotations_to_instances_of_nothing(mask_format: str) -> None:
-    made = utils.annotations_to_instances([], (4, 5), mask_format)
-    assert len(made) == 0 and made.gt_boxes.tensor.shape == (0, 4)
-    assert len(utils.filter_empty_instances(made)) == 0
-
-
-def test_filter_empty_instances() -> None:
-    masks = [np.ones((4, 4)), np.zeros((4, 4)), np.ones((4, 4))]
-    boxes = [[0, 0, 4, 4], [0, 0, 4, 4], [1, 1, 1, 3]]
-    items = [
-        {"bbox": b, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "segmentation": m}
-        for b, m in zip(boxes, masks, strict=True)
-    ]
-    made = utils.annotations_to_instances(items, (4, 4), "bitmask")
-    kept, which = utils.filter_empty_instances(made, return_mask=True)
-    assert which.tolist() == [True, False, False] and len(kept) == 1
-    assert len(utils.filter_empty_instances(made, by_box=False)) == 2
+def test_loaders_by_config(tmp_path: Path, catalogs: None) -> None:
+    register_coco_instances("api_loaded", {}, str(write_coco(tmp_path)), str(tmp_path))
+    cfg = config(DATASETS__TRAIN=("api_loaded",), DATALOADER__ASPECT_RATIO_GROUPING=False)
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    batches = list(itertools.islice(build_detection_train_loader(cfg), 3))
+    order = list(itertools.islice(TrainingSampler(2, seed=1), 6))
+    ids = [[4, 9][i] for i in order]
+    assert [d["image_id"] for batch in batches for d in batch] == ids
+    test = list(build_detection_test_loader(cfg, "api_loaded"))
+    assert [[d["image_id"] for d in batch] for batch in test] == [[4], [9]]

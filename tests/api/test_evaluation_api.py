@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +12,12 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import (
     COCOEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    inference_context,
-    inference_on_dataset,
-    print_csv_format,
-    verify_results,
 )
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from pycocotools.coco import COCO
@@ -175,7 +166,7 @@ def test_mask_metrics_judge_masks_by_mask_area(tmp_path: Path) -> None:
     evaluator.reset()
     evaluator.process([{"image_id": 1}], [output])
     results = evaluator.evaluate()
-    # The full square comes first and is wrong: precision 1/2. Its area is not small: no harm to APs.
+    # The full square comes first and is wrong: precision 1/2. It is not small: no harm to APs.
     assert results["segm"]["AP"] == pytest.approx(50)
     assert results["segm"]["APs"] == pytest.approx(100)
     assert results["bbox"]["AP"] == pytest.approx(100)
@@ -196,7 +187,7 @@ def test_limit_of_detections(tmp_path: Path, limit: int | None, counted: int) ->
 
 
 def crowded() -> tuple[Objects, dict[int, Found]]:
-    """Images with 160 objects, with few of all sizes and a crowd, with none, and without predictions."""
+    """Images with 160 objects; with few of all sizes and a crowd; with none; and none predicted."""
     rng = np.random.default_rng(0)
     cells = [(9 * (i % 14), 9 * (i // 14), 8, 8) for i in range(160)]
     large = [(0, 0, 100, 100), (40, 40, 50, 60), (100, 100, 20, 20)]

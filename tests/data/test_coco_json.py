@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from iaunet_d2.data.coco_json import CocoContent, load_coco
 from iaunet_d2.data.errors import BadFileError
+from iaunet_d2.data.segmentation import compressed_rle
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 
 SQUARE = [2.0, 3.0, 10.0, 3.0, 10.0, 9.0, 2.0, 9.0]
 
@@ -144,6 +151,9 @@ CONTRADICTIONS = [
     ({"category_id": 1}, "1 refer to a category id that is not in the file"),
     ({"segmentation": {"size": [20, 30], "counts": [1, 2]}}, "run lengths of another size"),
     ({"segmentation": {"size": [20], "counts": "abc"}}, "run lengths of another size"),
+    ({"segmentation": {"size": [20, 30], "counts": ""}}, "run lengths of another size"),
+    ({"segmentation": {"size": [20, 30], "counts": "zzzzzzzz"}}, "run lengths of another size"),
+    ({"segmentation": {"size": [20, 30], "counts": "é"}}, "run lengths of another size"),
     (
         {"segmentation": {"size": [21, 30], "counts": RLE_ELSEWHERE["counts"].decode()}},
         "run lengths of another size",
@@ -215,7 +225,9 @@ def test_what_reaches_out_is_clipped_and_counted(tmp_path: Path) -> None:
     assert annotation["segmentation"] == [wide]  # rasterisation clips; the outline is not bent
     # Half a pixel is a convention, not a mistake.
     edge = [-0.5, 3.0, 10.0, 3.0, 10.0, 9.0, -0.5, 9.0]
-    assert load(tmp_path, with_annotation(segmentation=[edge], bbox=[-0.5, 3, 10.5, 6])).findings == {}
+    assert (
+        load(tmp_path, with_annotation(segmentation=[edge], bbox=[-0.5, 3, 10.5, 6])).findings == {}
+    )
 
 
 def test_missing_box_and_area_come_from_the_mask(tmp_path: Path) -> None:
@@ -297,3 +309,30 @@ def test_real_files_need_no_mending(shared_data: Path) -> None:
         got = load_coco(str(shared_data / name / "val.json"), str(shared_data / name / "images"))
         assert len(got.dicts) == images and got.findings == {}
         assert sum(len(d["annotations"]) for d in got.dicts) == instances
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    density=st.sampled_from([0.0, 0.01, 0.5, 0.99, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_every_mask_of_pycocotools_is_accepted(
+    height: int, width: int, density: float, seed: int
+) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < density
+    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert compressed_rle({"size": [height, width], "counts": rle["counts"].decode()}) == rle
+    plain = {"size": [height, width], "counts": runs_of(mask.astype(np.uint8))}
+    assert compressed_rle(plain) == rle
+    for wrong in ([height, width + 1], [height + 1, width]):
+        with pytest.raises(ValueError, match=f"cover {height * width} pixels"):
+            compressed_rle({"size": wrong, "counts": rle["counts"]})
+
+
+def test_long_runs_are_counted() -> None:
+    mask = np.zeros((3000, 4000), np.uint8, order="F")
+    mask[:, 1500:1502] = 1
+    rle = mask_util.encode(mask)
+    assert compressed_rle(rle) == rle

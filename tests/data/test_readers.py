@@ -62,7 +62,9 @@ def deep_png(pixels: np.ndarray) -> bytes:
     """A 16-bit colour PNG, written by the format's definition."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     height, width = pixels.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)

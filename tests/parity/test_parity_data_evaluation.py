@@ -44,7 +44,7 @@ import detectron2.data.transforms as T
 
 augmentations = [
     [T.ResizeShortestEdge((20, 40), 45), T.RandomFlip()],
-    [T.ResizeShortestEdge([9, 24, 50], 60, "choice"), T.RandomFlip(horizontal=False, vertical=True)],
+    [T.ResizeShortestEdge([9, 24], 60, "choice"), T.RandomFlip(horizontal=False, vertical=True)],
     [T.ResizeScale(0.3, 2.0, 40, 50), T.FixedSizeCrop((36, 30), pad_value=7.0, seg_pad_value=3)],
     [T.RandomCrop("relative_range", (0.4, 0.6)), T.Resize((23, 31))],
     [T.RandomCrop("relative", (0.3, 0.7)), T.RandomApply(T.RandomFlip(1.0), 0.5)],
@@ -145,7 +145,7 @@ def model(batch):
     return outputs
 
 result = {}
-for limit in (None, 100, 300):
+for limit in (100, 300):
     out = folder / str(limit)
     evaluator = COCOEvaluator("cells", output_dir=str(out), max_dets_per_image=limit)
     loader = [[{"image_id": image}] for image in predictions]
@@ -255,7 +255,7 @@ def test_same_predictions_same_average_precision(run_both: Run, tmp_path: Path) 
     standin, genuine = run_both(
         EVALUATE, json_file=str(tmp_path / "dense.json"), predictions=predictions, side=side
     )
-    for limit in (None, 100, 300):
+    for limit in (100, 300):
         assert standin[f"{limit} written"] == genuine[f"{limit} written"]
         for task, metrics in genuine[limit].items():
             assert list(standin[limit][task]) == list(metrics)

@@ -42,7 +42,7 @@ class CfgNode(_FvcoreNode):
         if not PathManager.isfile(cfg_filename):
             raise FileNotFoundError(f"config file {cfg_filename!r} does not exist")
         tree = self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe)
-        loaded = type(self)(tree or {})
+        loaded = type(self)(tree)
         version = loaded.get("VERSION", None)
         if version is None:
             version = _assumed_version(loaded, self.VERSION, cfg_filename)

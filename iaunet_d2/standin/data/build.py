@@ -19,7 +19,7 @@ from .catalog import DatasetCatalog, MetadataCatalog
 from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
 from .dataset_mapper import DatasetMapper
 from .detection_utils import check_metadata_consistency
-from .samplers import InferenceSampler, RandomSubsetTrainingSampler, TrainingSampler
+from .samplers import InferenceSampler, TrainingSampler
 
 __all__ = [
     "build_batch_data_loader",
@@ -183,20 +183,6 @@ def build_batch_data_loader(
     return grouped if collate_fn is None else MapDataset(grouped, collate_fn)
 
 
-def _training_sampler(cfg: Any, size: int) -> Sampler:
-    """The sampler that ``cfg.DATALOADER.SAMPLER_TRAIN`` names."""
-    name = cfg.DATALOADER.SAMPLER_TRAIN
-    logger.info("sampler in training: %s", name)
-    if name == "TrainingSampler":
-        return TrainingSampler(size, seed=cfg.SEED)
-    if name == "RandomSubsetTrainingSampler":
-        return RandomSubsetTrainingSampler(size, cfg.DATALOADER.RANDOM_SUBSET_RATIO)
-    raise ValueError(
-        f"DATALOADER.SAMPLER_TRAIN is {name!r}; the stand-in knows TrainingSampler and "
-        "RandomSubsetTrainingSampler"
-    )
-
-
 def _train_loader_from_config(
     cfg: Any, mapper: Any = None, *, dataset: Any = None, sampler: Sampler | None = None
 ) -> dict[str, Any]:
@@ -204,7 +190,11 @@ def _train_loader_from_config(
         keep_all = not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         dataset = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=not keep_all)
     if sampler is None and not isinstance(dataset, IterableDataset):
-        sampler = _training_sampler(cfg, len(dataset))
+        if (name := cfg.DATALOADER.SAMPLER_TRAIN) != "TrainingSampler":
+            raise ValueError(
+                f"DATALOADER.SAMPLER_TRAIN: the stand-in has TrainingSampler, not {name}"
+            )
+        sampler = TrainingSampler(len(dataset), seed=cfg.SEED)
     return {
         "dataset": dataset,
         "mapper": DatasetMapper(cfg, True) if mapper is None else mapper,

@@ -18,11 +18,9 @@ __all__ = [
     "SizeMismatchError",
     "annotations_to_instances",
     "build_augmentation",
-    "build_transform_gen",
     "check_image_size",
     "check_metadata_consistency",
     "convert_PIL_to_numpy",
-    "convert_image_to_rgb",
     "filter_empty_instances",
     "read_image",
     "transform_instance_annotations",
@@ -48,20 +46,6 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray: 
     if format == "BGR":
         return pixels[:, :, ::-1]
     return pixels[:, :, None] if format == "L" else pixels
-
-
-def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.ndarray:  # noqa: A002
-    """An image (H, W, C), 0 to 255, from ``format`` to RGB (H, W, 3)."""
-    pixels = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
-    if format == "BGR":
-        return pixels[:, :, [2, 1, 0]]
-    pixels = pixels.astype(np.uint8)
-    if format == "L":
-        return np.repeat(pixels[:, :, :1], 3, axis=2)
-    if format == "RGB":
-        return pixels
-    converted = Image.frombytes(format, pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
-    return np.array(converted.convert("RGB"))
 
 
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:  # noqa: A002
@@ -262,7 +246,3 @@ def build_augmentation(cfg: Any, is_train: bool) -> list[T.Augmentation | T.Tran
     if flip != "none":
         steps.append(T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical"))
     return steps
-
-
-# Its name of old.
-build_transform_gen = build_augmentation

@@ -1,11 +1,10 @@
 """Colours that are told apart on a grey micrograph and beside each other."""
 
 import colorsys
-import random
 
 import numpy as np
 
-__all__ = ["colormap", "random_color", "random_colors"]
+__all__ = ["colormap", "random_color"]
 
 # 72 hues in steps of the golden angle, so that neighbours in the list differ most, in
 # three levels of (saturation, brightness).
@@ -39,8 +38,3 @@ def random_color(rgb: bool = False, maximum: int = 255) -> np.ndarray:
     """One colour (3,), drawn with NumPy's global random numbers."""
     colors = colormap(rgb, maximum)
     return colors[np.random.randint(len(colors))]  # follows seed_all_rng
-
-
-def random_colors(N: int, rgb: bool = False, maximum: int = 255) -> list[np.ndarray]:
-    """``N`` different colours (3,); at most as many as :func:`colormap` has."""
-    return random.sample(list(colormap(rgb, maximum)), N)

@@ -1,5 +1,5 @@
 """Which sample comes when, on which process."""
 
-from .distributed_sampler import InferenceSampler, RandomSubsetTrainingSampler, TrainingSampler
+from .distributed_sampler import InferenceSampler, TrainingSampler
 
-__all__ = ["InferenceSampler", "RandomSubsetTrainingSampler", "TrainingSampler"]
+__all__ = ["InferenceSampler", "TrainingSampler"]

@@ -8,12 +8,7 @@ from torch.utils.data import Sampler
 
 from ...utils import comm
 
-__all__ = ["InferenceSampler", "RandomSubsetTrainingSampler", "TrainingSampler"]
-
-
-def _shared_seed(seed: int | None) -> int:
-    """``seed``, or where it is None a random one on which all processes agree."""
-    return int(comm.shared_random_seed() if seed is None else seed)
+__all__ = ["InferenceSampler", "TrainingSampler"]
 
 
 class TrainingSampler(Sampler):
@@ -37,9 +32,9 @@ class TrainingSampler(Sampler):
             raise TypeError(f"size of the data set: expected an int, got {type(size).__name__}")
         if size < 1:
             raise ValueError(f"size of the data set: expected at least one sample, got {size}")
-        self._indices = torch.arange(size)
+        self._size = size
         self._shuffle = shuffle
-        self._seed = _shared_seed(seed)
+        self._seed = int(comm.shared_random_seed() if seed is None else seed)
         self._rank, self._world_size = comm.get_rank(), comm.get_world_size()
 
     def __iter__(self) -> Iterator[int]:
@@ -47,41 +42,11 @@ class TrainingSampler(Sampler):
 
     def _endless(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed)
-        order = torch.arange(len(self._indices))
         while True:
             if self._shuffle:
-                order = torch.randperm(len(self._indices), generator=generator)
-            yield from self._indices[order].tolist()
-
-
-class RandomSubsetTrainingSampler(TrainingSampler):
-    """A :class:`TrainingSampler` over a random part of the data set: how much do more images help?
-
-    Args:
-        size: samples in the data set.
-        subset_ratio: the share of them to use, in (0, 1].
-        shuffle: permute the part in every epoch.
-        seed_shuffle: of the permutations.
-        seed_subset: of the choice of the part.
-
-    Raises:
-        ValueError: the share leaves no sample, or is more than all.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        subset_ratio: float,
-        shuffle: bool = True,
-        seed_shuffle: int | None = None,
-        seed_subset: int | None = None,
-    ) -> None:
-        super().__init__(size, shuffle, seed_shuffle)
-        count = int(size * subset_ratio)
-        if not (subset_ratio <= 1 and count > 0):
-            raise ValueError(f"a share of {subset_ratio} of {size} samples cannot be drawn")
-        generator = torch.Generator().manual_seed(_shared_seed(seed_subset))
-        self._indices = torch.randperm(size, generator=generator)[:count]
+                yield from torch.randperm(self._size, generator=generator).tolist()
+            else:
+                yield from range(self._size)
 
 
 class InferenceSampler(Sampler):

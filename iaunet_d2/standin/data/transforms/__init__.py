@@ -18,9 +18,7 @@ from .augmentation import (
     Augmentation,
     AugmentationList,
     StandardAugInput,
-    TransformGen,
     apply_augmentations,
-    apply_transform_gens,
 )
 from .augmentation_impl import (
     FixedSizeCrop,
@@ -58,9 +56,7 @@ __all__ = [
     "ScaleTransform",
     "StandardAugInput",
     "Transform",
-    "TransformGen",
     "TransformList",
     "VFlipTransform",
     "apply_augmentations",
-    "apply_transform_gens",
 ]

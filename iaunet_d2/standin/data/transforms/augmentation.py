@@ -12,9 +12,7 @@ __all__ = [
     "Augmentation",
     "AugmentationList",
     "StandardAugInput",
-    "TransformGen",
     "apply_augmentations",
-    "apply_transform_gens",
 ]
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -189,7 +187,5 @@ def apply_augmentations(
     return inputs, inputs.apply_augmentations(augmentations)
 
 
-# Names of old, which projects still use.
-TransformGen = Augmentation
+# Its name of old, which projects still use.
 StandardAugInput = AugInput
-apply_transform_gens = apply_augmentations

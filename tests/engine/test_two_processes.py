@@ -1,0 +1,90 @@
+"""Two processes on the CPU: started by ourselves and by torchrun."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+TINY = [
+    *("MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "resnet10t", "MODEL.IAUNET.HIDDEN_DIM", "16"),
+    *("MODEL.IAUNET.NUM_QUERIES", "5", "MODEL.IAUNET.BLOCKS_PER_LEVEL", "1"),
+    *("MODEL.IAUNET.FFN_DIM", "16", "MODEL.IAUNET.NUM_HEADS", "2"),
+    *("MODEL.IAUNET.LOSS.NUM_POINTS", "64", "MODEL.IAUNET.LOSS.MATCHER_POINTS", "64"),
+    *("INPUT.IMAGE_SIZE", "64", "INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "64"),
+    *("DATASETS.TRAIN", "('synthetic:4:64:0.1:1',)", "DATASETS.TEST", "('synthetic:3:64:0.1:2',)"),
+    *("DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "TEST.NUM_OVERLAYS", "1"),
+    *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SEED", "3", "TEST.EVAL_PERIOD", "0"),
+]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    paths = [str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+        "DETECTRON2_DATASETS": str(folder / "datasets"),
+    }
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    env = environment(folder)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd=folder)
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    done = run(tmp_path, sys.executable, str(HERE / "two_processes.py"), str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (json.loads((tmp_path / f"rank{i}.json").read_text()) for i in range(2))
+    # 3 iterations x 2 batches x 1 image each; together the two epochs of six images.
+    assert len(first["seen"]) == len(second["seen"]) == 6
+    assert sorted(first["seen"] + second["seen"]) == sorted(2 * [f"cell{i}.png" for i in range(6)])
+    # What is logged is the mean over the processes and over the two batches of an iteration.
+    own = torch.tensor([first["losses"], second["losses"]]).view(2, 3, 2)
+    assert first["logged"] == second["logged"] == pytest.approx(own.mean((0, 2)).tolist())
+    # Every image is evaluated once (the main process draws the first once more).
+    assert sorted(first["evaluated"][:3] + second["evaluated"]) == [f"cell{i}.png" for i in range(6)]
+    assert str(first["results"]) == str(second["results"]) and first["val"] == second["val"]
+    assert (first["writers"], second["writers"]) == (1, 0)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())
+    # One line in metrics.json per iteration written: by one process only.
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    iterations = [json.loads(line)["iteration"] for line in lines]
+    assert len(iterations) == len(set(iterations))
+    states = [torch.load(tmp_path / f"rank{i}.pth", weights_only=True) for i in range(2)]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    final = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
+    assert final["trainer"]["position"] == 12
+    assert all(torch.equal(final["model"][k], states[0][k]) for k in states[0])
+
+
+def test_loss_of_one_process_that_is_not_finite_stops_both(tmp_path: Path) -> None:
+    done = run(tmp_path, sys.executable, str(HERE / "two_processes.py"), str(tmp_path), "nan")
+    assert done.returncode == 3, done.stdout + done.stderr
+    told = [(tmp_path / f"error{i}.txt").read_text() for i in range(2) if (tmp_path / f"error{i}.txt").exists()]
+    assert told and len(set(told)) == 1
+    assert "iteration 2: loss_mask = nan" in told[0] and told[0].count(".png") == 1
+    state = torch.load(tmp_path / "out" / "model_0000001.pth", weights_only=True)
+    assert state["trainer"]["iteration"] == 1
+
+
+def test_torchrun_trains_and_evaluates_the_real_model(tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    script = str(ROOT / "train_net.py")
+    options = [*TINY, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(tmp_path / "out")]
+    done = run(tmp_path, sys.executable, *launcher, script, *options)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    out = tmp_path / "out"
+    assert set(json.loads((out / "results.json").read_text())) == {"synthetic:3:64:0.1:2"}
+    assert (out / "log.txt").is_file() and (out / "log.txt.rank1").is_file()
+    assert len(list(out.glob("events.out.tfevents*"))) == 1
+    state = torch.load(out / "model_final.pth", weights_only=True)
+    assert state["trainer"]["position"] == 4
