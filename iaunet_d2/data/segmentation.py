@@ -27,20 +27,16 @@ def compressed_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(map(_is_count, size))):
         raise ValueError(f"its run lengths have the size {size!r}; [height, width] is needed")
+    height, width = size
     if isinstance(counts, str):
         counts = counts.encode()
-    is_text = isinstance(counts, bytes)
-    if not is_text and not (isinstance(counts, list) and all(map(_is_count, counts))):
+    if isinstance(counts, bytes):
+        _require_full(_covered(counts), height, width)
+        return {"size": [height, width], "counts": counts}
+    if not isinstance(counts, list) or not all(map(_is_count, counts)):
         raise ValueError("its run lengths are neither text nor a list of whole numbers")
-    # Runs that do not fill the frame would leave pycocotools' mask undefined.
-    covered = _covered(counts) if is_text else sum(counts)
-    if covered != size[0] * size[1]:
-        raise ValueError(
-            f"its run lengths cover {covered} pixels of {size[0]}x{size[1]} (height x width)"
-        )
-    if is_text:
-        return {"size": list(size), "counts": counts}
-    return mask_util.frPyObjects({"size": list(size), "counts": counts}, size[0], size[1])
+    _require_full(sum(counts), height, width)
+    return mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
 def rle_extent(rle: dict[str, Any]) -> tuple[int, Box]:
@@ -96,12 +92,20 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and value >= 0
 
 
+def _require_full(covered: int, height: int, width: int) -> None:
+    """Runs that do not fill the frame would leave pycocotools' mask undefined."""
+    if covered != height * width:
+        raise ValueError(
+            f"its run lengths cover {covered} pixels of {height}x{width} (height x width)"
+        )
+
+
 def _covered(counts: bytes) -> int:
     """Pixels that compressed run lengths cover.
 
-    COCO's text holds a number in characters of 5 bits each, from "0" on, lowest first; a 6th bit says that more
-    follow, and the highest bit of the last one is the sign. From the fourth number on, the run before the last is
-    subtracted.
+    COCO's text holds a number in characters of 5 bits each, from "0" on, lowest first; a 6th bit
+    says that more follow, and the highest bit of the last one is the sign. From the fourth number
+    on, what stands there is the difference from the run before the last.
 
     Raises:
         ValueError: the text is none of this kind.

@@ -15,7 +15,7 @@ MakeCoco = Callable[..., str]
 
 
 def tiny_coco(folder: Path, count: int = 6, height: int = 40, width: int = 56) -> str:
-    """Write ``count`` images of different grey with one to three squares; give the data set's name."""
+    """Write images of noise with one to three squares each; give the data set's name."""
     rng = np.random.default_rng(count)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []

@@ -56,8 +56,8 @@ def test_cropping_first_equals_cropping_afterwards(seed: int, x: int, y: int) ->
 def geometries() -> list[T.TransformList]:
     """Transforms of a 45x63 image (height x width).
 
-    Scales are ratios of odd numbers, or 2: then no pixel centre falls on a source pixel's edge, where either neighbour is
-    right.
+    Scales are ratios of odd numbers, or 2: then no pixel centre falls on a source pixel's edge,
+    where either neighbour is right.
     """
     return [
         T.TransformList([T.NoOpTransform()]),

@@ -61,7 +61,11 @@ def test_a_save_that_dies_midway_leaves_the_previous_checkpoint(
         stream.write(b"half")
         die()
 
-    target = {"write": (torch, "save"), "sync": (engine_files.os, "fsync"), "rename": (engine_files.os, "replace")}
+    target = {
+        "write": (torch, "save"),
+        "sync": (engine_files.os, "fsync"),
+        "rename": (engine_files.os, "replace"),
+    }
     monkeypatch.setattr(*target[when], write_half if when == "write" else die)
     with pytest.raises(KeyboardInterrupt):
         checkpointer.save("model_final")

@@ -31,7 +31,9 @@ def test_unknown_keys_are_all_told_with_near_ones(tmp_path: Path) -> None:
     assert "c.yaml" in message
     assert "unknown config key SOLVER.MAX_ITERS; did you mean SOLVER.MAX_ITER" in message
     assert "unknown config key MODEL.IAUNET.QQQ" in message
-    with pytest.raises(ConfigError, match=r"command line: .*NUM_QUERIES; did you mean MODEL.IAUNET"):
+    with pytest.raises(
+        ConfigError, match=r"command line: .*NUM_QUERIES; did you mean MODEL.IAUNET"
+    ):
         merge(tmp_path, "SEED: 1\n", "MODEL.NUM_QUERIES", "5")
     with pytest.raises(ConfigError, match=r"unknown config key _BASE"):
         merge(tmp_path, "_BASE: base.yaml\n")

@@ -59,9 +59,7 @@ def test_accumulation_is_the_mean_over_all_samples() -> None:
     assert latest["grad_norm"] == pytest.approx(6)
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("full_model", 0.5), ("norm", 0.5), ("value", 0.5)]
-)
+@pytest.mark.parametrize(("kind", "expected"), [("full_model", 0.5), ("norm", 0.5), ("value", 0.5)])
 def test_clipping_limits_the_update(kind: str, expected: float) -> None:
     model = Slope()
     clip = "SOLVER.CLIP_GRADIENTS"
@@ -79,7 +77,11 @@ def test_kinds_of_clipping(kind: str | None, expected: tuple[float, float]) -> N
     clip = cfg.SOLVER.CLIP_GRADIENTS
     clip.ENABLED, clip.CLIP_VALUE = kind is not None, 1.0
     clip.CLIP_TYPE = kind or "full_model"
-    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    parameters = [
+        nn.Parameter(torch.zeros(1)),
+        nn.Parameter(torch.zeros(1)),
+        nn.Parameter(torch.zeros(1)),
+    ]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0]), torch.tensor([4.0])
     assert build_clipper(cfg)(parameters).item() == pytest.approx(5)
     assert [p.grad.item() for p in parameters[:2]] == pytest.approx(list(expected), rel=1e-5)

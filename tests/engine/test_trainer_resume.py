@@ -179,7 +179,9 @@ def test_best_by_a_loss_is_the_smallest(toy_cfg: MakeCfg) -> None:
     from iaunet_d2.engine.hooks import BestMetric
 
     best = BestMetric("val/total_loss")
-    gains = [best.improved(Evaluated(i, {}, {"val/total_loss": x})) for i, x in enumerate([3, 4, 2])]
+    gains = [
+        best.improved(Evaluated(i, {}, {"val/total_loss": x})) for i, x in enumerate([3, 4, 2])
+    ]
     assert gains == [True, False, True] and (best.value, best.iteration) == (2, 2)
 
 

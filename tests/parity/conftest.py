@@ -51,3 +51,9 @@ def run_both(tmp_path: Path) -> Callable[..., tuple[Any, Any]]:
         )
 
     return run
+
+
+@pytest.fixture
+def run_one() -> Callable[..., Any]:
+    """``run_one(script, folder, standin, **inputs)``: one implementation; see :func:`run_script`."""
+    return run_script
