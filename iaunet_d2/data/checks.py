@@ -49,35 +49,30 @@ def check_files(
         )
     if mode == "none":
         return list(dataset_dicts)
-
-    def problem(record: dict[str, Any]) -> str:
-        try:
-            check_size(record, image_size(record["file_name"]))
-            if mode == "full":
-                reader(record["file_name"])
-        except BadFileError as error:
-            return str(error)
-        return ""
-
+    decode = reader if mode == "full" else None
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(problem, dataset_dicts)
-        bar = tqdm(
-            found,
-            total=len(dataset_dicts),
-            desc="checking images",
-            unit="image",
-            delay=2,
-            disable=not progress,
-        )
+        found = pool.map(lambda record: _problem(record, decode), dataset_dicts)
+        total, name = len(dataset_dicts), "checking images"
+        bar = tqdm(found, name, total, unit="image", delay=2, disable=not progress)
         problems = list(bar)
     bad = [p for p in problems if p]
     if bad and (on_bad == "stop" or len(bad) == len(problems)):
         raise BadFileError(_summary(bad, len(problems)) + _remedy(on_bad))
     if bad:
-        logger.warning(
-            "%s\nThey are left out (INPUT.ON_BAD_FILE skip).", _summary(bad, len(problems))
-        )
+        summary = _summary(bad, len(problems))
+        logger.warning("%s\nThey are left out (INPUT.ON_BAD_FILE skip).", summary)
     return [record for record, p in zip(dataset_dicts, problems, strict=True) if not p]
+
+
+def _problem(record: dict[str, Any], decode: Callable[[str], Any] | None) -> str:
+    """What is wrong with an image; empty if nothing is."""
+    try:
+        check_size(record, image_size(record["file_name"]))
+        if decode is not None:
+            decode(record["file_name"])
+    except BadFileError as error:
+        return str(error)
+    return ""
 
 
 def check_size(record: dict[str, Any], size: tuple[int, int]) -> None:

@@ -182,7 +182,7 @@ class IAUNetDatasetMapper:
                 frame_size,
                 self.min_instance_area,
             )
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise BadFileError(
                 f"{dataset_dict['file_name']}: an annotation cannot be used: {error}. Correct the "
                 "annotation file."

@@ -108,7 +108,7 @@ def to_byte_range(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> np.n
     pixels on an even ground), least and greatest value take their place.
 
     Args:
-        pixels: (H, W, C), any real type, finite.
+        pixels: (H, W, C), any real type, finite as 32-bit floats.
         percentiles: see :func:`read_image`.
 
     Returns:
@@ -129,9 +129,7 @@ def to_byte_range(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> np.n
         low, high = np.percentile(channel, tuple(percentiles) or DEFAULT_PERCENTILES)
         if high <= low:
             low, high = channel.min(), channel.max()
-        # Halved, so that the span of the largest floats does not overflow.
-        span = high / 2 - low / 2
-        scaled[..., c] = np.clip((channel / 2 - low / 2) / (span or 1.0), 0, 1) * 255
+        scaled[..., c] = np.clip((channel - low) / ((high - low) or 1.0), 0, 1) * 255
     return scaled
 
 
@@ -233,7 +231,8 @@ def _require_numbers(pixels: np.ndarray, name: str) -> None:
     if np.iscomplexobj(pixels):
         raise BadFileError(f"{name}: holds complex numbers. Save its magnitude as a float TIFF.")
     if pixels.dtype.kind == "f":
-        bad = int(pixels.size - np.count_nonzero(np.isfinite(pixels)))
+        # NaN compares false too.
+        bad = pixels.size - np.count_nonzero(np.abs(pixels) <= np.finfo(np.float32).max)
         if bad:
             raise BadFileError(
                 f"{name}: {bad} of {pixels.size} pixel values are NaN or Inf. Replace them in the "

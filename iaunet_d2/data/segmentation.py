@@ -59,8 +59,9 @@ def usable_polygons(polygons: list[Any]) -> list[np.ndarray]:
         if flat is None or len(flat) < 6 or len(flat) % 2 or not np.isfinite(flat).all():
             continue
         x, y = flat[0::2] - flat[0], flat[1::2] - flat[1]
-        # Twice the area (shoelace formula); zero for points on one line.
-        if abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) > 1e-6:
+        # Twice the area (shoelace formula), zero for points on one line. The last point's term is
+        # zero because the first point is the origin.
+        if abs(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) > 1e-6:
             usable.append(flat)
     return usable
 

@@ -56,7 +56,7 @@ def write_curves(output_dir: str) -> None:
     for axis, title, curves in zip(axes, titles, (losses, metrics, rate), strict=True):
         _draw(axis, title, curves)
     values = [value for curve in losses.values() for _, value in curve]
-    if values and min(values) > 0:
+    if values and max(values) > 10 * min(values) > 0:
         axes[0].set_yscale("log")
     axes[1].set_ylim(0, 100)
     with atomic_write(Path(output_dir) / "curves.png") as stream:

@@ -56,7 +56,8 @@ def validation_losses(cfg: CfgNode, model: nn.Module, seed: int) -> dict[str, fl
         model without a ``losses`` method, such as a stock Mask R-CNN.
     """
     model = unwrapped(model)
-    if not hasattr(model, "losses"):
+    compute_losses = getattr(model, "losses", None)
+    if compute_losses is None:
         logger.info(
             "%s has no losses() for evaluation mode: no validation loss.", type(model).__name__
         )
@@ -67,7 +68,7 @@ def validation_losses(cfg: CfgNode, model: nn.Module, seed: int) -> dict[str, fl
         for name in cfg.DATASETS.TEST:
             for batch, weight in _same_number_everywhere(build_val_loss_loader(cfg, name)):
                 seed_by_counter(seed, zlib.crc32(str(batch[0].get("file_name", "")).encode()))
-                for key, value in model.losses(batch).items():
+                for key, value in compute_losses(batch).items():
                     sums[key] = sums.get(key, 0.0) + weight * float(value)
                 images += weight
     gathered = comm.all_gather((sums, images))

@@ -48,6 +48,7 @@ def start(run: Run, args: Namespace, device: str, default_url: str) -> int:
     url = args.dist_url
     if url == default_url and args.num_machines == 1:
         url = f"tcp://127.0.0.1:{_free_port()}"  # two runs of one user must not meet
+    method = mp.get_start_method()
     try:
         if on_gpu:
             gpu_launch(
@@ -56,10 +57,10 @@ def start(run: Run, args: Namespace, device: str, default_url: str) -> int:
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
                 dist_url=url,
-                args=(run, args),
+                args=(run, args, method),
             )
         else:
-            mp.spawn(_cpu_worker, (run, args, url), nprocs=args.num_gpus)
+            mp.spawn(_cpu_worker, (run, args, url, method), nprocs=args.num_gpus)
     except mp.ProcessExitedException as error:
         return error.exit_code
     return 0
@@ -79,7 +80,7 @@ def _in_torchrun(run: Run, args: Namespace, device: str) -> int:
         dist.destroy_process_group()
 
 
-def _cpu_worker(local_rank: int, run: Run, args: Namespace, url: str) -> None:
+def _cpu_worker(local_rank: int, run: Run, args: Namespace, url: str, method: str) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // args.num_gpus))
     dist.init_process_group(
@@ -91,12 +92,15 @@ def _cpu_worker(local_rank: int, run: Run, args: Namespace, url: str) -> None:
     )
     try:
         comm.create_local_process_group(args.num_gpus)
-        _exit_with(run, args)
+        _exit_with(run, args, method)
     finally:
         dist.destroy_process_group()
 
 
-def _exit_with(run: Run, args: Namespace) -> None:
+def _exit_with(run: Run, args: Namespace, method: str) -> None:
+    # A spawned process would spawn its data-loading workers too, and each would import torch for
+    # seconds at every evaluation. The platform's own method (fork on Linux) starts them at once.
+    mp.set_start_method(method, force=True)
     code = run(args)
     if code:
         raise SystemExit(code)

@@ -19,7 +19,7 @@ from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError, NonFiniteLossError
 from .evaluate import evaluate
 from .launch import start
-from .preflight import check_config, check_writable, command_line, merge_config
+from .preflight import check_config, check_writable, merge_config, resuming_command
 from .results import detectron2_results, write_results
 from .trainer import Trainer
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return start(run_guarded, args, cfg.MODEL.DEVICE, parser.get_default("dist_url"))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if not is_users(error):
             raise
         logger.error("%s", one_message(error))
@@ -133,15 +133,12 @@ def run_guarded(args: Namespace) -> int:
         run(args)
     except KeyboardInterrupt:
         if comm.is_main_process():
-            resume = "" if args.resume else " --resume"
-            logger.warning(
-                "Interrupted. Continue from the last checkpoint: %s%s", command_line(), resume
-            )
+            logger.warning("Interrupted. Continue from the last checkpoint: %s", resuming_command())
         return INTERRUPTED
     except NonFiniteLossError as error:
         _tell(error)
         return NOT_FINITE
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if not is_users(error):
             raise
         _tell(error)
@@ -156,6 +153,8 @@ def is_users(error: BaseException) -> bool:
     """
     if type(error).__module__.startswith("iaunet_d2"):
         return True
+    if isinstance(error, RuntimeError):
+        return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
 

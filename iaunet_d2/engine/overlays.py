@@ -24,6 +24,7 @@ from .hooks import Evaluated
 logger = logging.getLogger(__name__)
 
 LONGEST_SIDE = 1024  # of one panel, in pixels
+READABLE_SIDE = 384  # smaller images are enlarged by a whole number
 FILL = 0.25
 CAPTION = 24
 GAP = 6
@@ -119,11 +120,13 @@ def draw_instances(image: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray
         masks: (H, W), bool.
 
     Returns:
-        (H', W', 3) uint8, scaled down where it is longer than ``LONGEST_SIDE``.
+        (H', W', 3) uint8, its longer side between ``READABLE_SIDE`` / 2 and ``LONGEST_SIDE``.
     """
-    scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
+    longest = max(image.shape[:2])
+    scale = min(max(1, READABLE_SIDE // longest), LONGEST_SIDE / longest)
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    canvas = cv2.resize(image, (width, height), interpolation=method)
     for index, mask in enumerate(masks):
         small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         color = _color(index)
@@ -152,9 +155,7 @@ def displayable(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[:, :, :3])
 
 
-def annotation_masks(
-    record: dict[str, Any], ignored: tuple[int, ...] = ()
-) -> Iterator[np.ndarray]:
+def annotation_masks(record: dict[str, Any], ignored: tuple[int, ...] = ()) -> Iterator[np.ndarray]:
     """Masks (H, W), bool, of a record's annotations, in its own frame: polygons or run lengths.
 
     Args:

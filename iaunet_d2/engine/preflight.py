@@ -1,7 +1,9 @@
 """What can be found out before the first iteration: wrong keys and values, no room to write."""
 
 import difflib
+import logging
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,8 @@ from torch import nn
 
 from ..config import config_path
 from .errors import ConfigError, OutputError
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS_OF_ROOM = 3
 
@@ -36,6 +40,9 @@ def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
     path = config_path(config_file) if config_file else ""
     if path:
         _merge_file(cfg, path)
+    misplaced = [name for name in opts[0::2] if name.startswith("--")]
+    if misplaced:
+        raise ConfigError(f"{misplaced[0]} must stand in front of the KEY VALUE pairs")
     if len(opts) % 2:
         raise ConfigError(f"options come as KEY VALUE pairs; {' '.join(opts)!r} has an odd number")
     _require_known(cfg, opts[0::2], "the command line")
@@ -138,6 +145,12 @@ def check_config(cfg: CfgNode, processes: int) -> None:
     problems = [message for fine, message in rules if not fine]
     if problems:
         raise ConfigError("; ".join(problems))
+    if 0 < solver.MAX_ITER <= solver.WARMUP_ITERS and not solver.RESCALE_INTERVAL:
+        logger.warning(
+            "SOLVER.WARMUP_ITERS %d is not below MAX_ITER %d: the learning rate never rises.",
+            solver.WARMUP_ITERS,
+            solver.MAX_ITER,
+        )
 
 
 def check_writable(output_dir: str) -> None:
@@ -179,6 +192,7 @@ def check_free_space(output_dir: str, model: nn.Module) -> None:
         )
 
 
-def command_line() -> str:
-    """The command that started this process, for messages that tell how to go on."""
-    return " ".join(["python", *sys.argv])
+def resuming_command() -> str:
+    """The command that continues this process's run, ready to be pasted into a shell."""
+    arguments = [a for a in sys.argv[1:] if a != "--resume"]
+    return shlex.join(["python", sys.argv[0], "--resume", *arguments])

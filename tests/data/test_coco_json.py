@@ -272,7 +272,7 @@ def test_crowds_are_instances_or_ignored_never_silent(
     assert [a["iscrowd"] for a in ignored.dicts[0]["annotations"]] == [0, 1]
     assert "iscrowd=1: not trained on" in caplog.text
     assert ignored.evaluation is None  # pycocotools treats crowds itself
-    with pytest.raises(ValueError, match="INPUT.CROWD 'maybe'"):
+    with pytest.raises(ValueError, match=r"INPUT.CROWD 'maybe'"):
         load(tmp_path, content, crowd="maybe")
 
 

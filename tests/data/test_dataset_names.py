@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,6 @@ def test_a_file_unfit_for_evaluation_gets_a_copy(make_coco: Any, tmp_path: Path)
 def test_a_cache_that_cannot_be_written_falls_back(
     make_coco: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tempfile
-
     name = make_coco()
     path = tmp_path / "a" / "a.json"
     content = json.loads(path.read_text())

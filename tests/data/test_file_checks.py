@@ -69,7 +69,7 @@ def test_skip_leaves_out_and_reports(tmp_path: Path, caplog: pytest.LogCaptureFi
     )
     for record in mixed:
         Path(record["file_name"]).unlink()
-    with pytest.raises(BadFileError, match="(?s)4 of 4 .*No image is left"):
+    with pytest.raises(BadFileError, match=r"(?s)4 of 4 .*No image is left"):
         check_files([*mixed], on_bad="skip")
 
 
@@ -84,9 +84,9 @@ def test_other_sizes_than_stated(tmp_path: Path) -> None:
 
 
 def test_choices_are_checked() -> None:
-    with pytest.raises(ValueError, match="INPUT.CHECK_FILES 'deep'"):
+    with pytest.raises(ValueError, match=r"INPUT.CHECK_FILES 'deep'"):
         check_files([], "deep")
-    with pytest.raises(ValueError, match="INPUT.ON_BAD_FILE 'go on'"):
+    with pytest.raises(ValueError, match=r"INPUT.ON_BAD_FILE 'go on'"):
         check_files([], on_bad="go on")
 
 

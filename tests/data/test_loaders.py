@@ -225,7 +225,7 @@ def test_several_training_sets(make_coco: Any, small_cfg: Any, tmp_path: Path) -
     with pytest.raises(ValueError, match="have different classes"):
         loaders.build_train_loader(small_cfg)
     small_cfg.DATASETS.TRAIN = ()
-    with pytest.raises(ValueError, match="DATASETS.TRAIN is empty"):
+    with pytest.raises(ValueError, match=r"DATASETS.TRAIN is empty"):
         loaders.build_train_loader(small_cfg)
 
 
@@ -244,7 +244,7 @@ def test_images_without_annotations(make_coco: Any, small_cfg: Any, tmp_path: Pa
 
 def test_other_samplers_are_refused(small_cfg: Any) -> None:
     small_cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
-    with pytest.raises(ValueError, match="DATALOADER.SAMPLER_TRAIN 'RepeatFactor"):
+    with pytest.raises(ValueError, match=r"DATALOADER.SAMPLER_TRAIN 'RepeatFactor"):
         loaders.build_train_loader(small_cfg)
 
 

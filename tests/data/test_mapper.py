@@ -1,5 +1,7 @@
 """From a data-set dict to a batch entry."""
 
+import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,7 @@ def test_bgr_exchanges_red_and_blue(tmp_path: Path) -> None:
     Image.fromarray(colour).save(tmp_path / "c.png")
     got = plain_mapper(image_format="BGR")(record(tmp_path / "c.png"))["image"]
     np.testing.assert_array_equal(got.permute(1, 2, 0), colour[..., ::-1])
-    with pytest.raises(ValueError, match="INPUT.FORMAT 'HSV'"):
+    with pytest.raises(ValueError, match=r"INPUT.FORMAT 'HSV'"):
         plain_mapper(image_format="HSV")
 
 
@@ -193,6 +195,14 @@ def test_augmentation_depends_on_seed_and_position_alone(make_coco: Any, small_c
     assert not any(o.shape == one.shape and torch.equal(o, one) for o in others)
 
 
+def test_a_mapper_travels_to_other_processes(make_coco: Any, small_cfg: Any) -> None:
+    name = make_coco()
+    ensure_registered([name])
+    given = {**DatasetCatalog.get(name)[0], "position": 3}
+    mapper = IAUNetDatasetMapper(small_cfg, True)
+    assert torch.equal(pickle.loads(pickle.dumps(mapper))(given)["image"], mapper(given)["image"])
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_quarter_turn_moves_points_with_pixels(turns: int) -> None:
     image = np.zeros((4, 7), np.uint8)
@@ -243,8 +253,6 @@ def test_real_images_map(shared_data: Path, small_cfg: Any) -> None:
     assert max(entry["image"].shape[1:]) == 32
     # Unscaled, the masks have the areas that the file's author computed from the original masks.
     whole = plain_mapper()(first)["instances"]
-    import json
-
     stated = {
         a["area"]
         for a in json.loads((folder / "val.json").read_text())["annotations"]

@@ -145,7 +145,7 @@ def test_foreign_folders_and_unwritable_places_are_said(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match="holds something else"):
         ensure_synthetic(tmp_path / "cells", SyntheticCells(1, size=64, seed=1))
     (tmp_path / "file").touch()
-    with pytest.raises(BadFileError, match="cannot be written there.*DETECTRON2_DATASETS"):
+    with pytest.raises(BadFileError, match=r"cannot be written there.*DETECTRON2_DATASETS"):
         ensure_synthetic(tmp_path / "file" / "cells", SyntheticCells(1, size=64))
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
+from toy_model import write_cells
 
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.data import ensure_registered
-
-from toy_model import write_cells
 
 LOGGERS = ("detectron2", "fvcore", "iaunet_d2", "iaunet_d2.standin")
 
@@ -39,7 +38,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def toy_cfg(cells: str, tmp_path: Path) -> Callable[..., CfgNode]:
-    """``toy_cfg("KEY", value, ...)`` gives a config that trains the toy model on the toy data in a moment."""
+    """``toy_cfg("KEY", value, ...)`` gives a config of the toy model and the toy data."""
 
     def make(*opts: Any, output: str = "out") -> CfgNode:
         cfg = get_iaunet_cfg()

@@ -109,7 +109,7 @@ def test_a_full_disk_is_told_and_costs_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OutputError, match="No space left on device.*--resume"):
+    with pytest.raises(OutputError, match=r"No space left on device.*--resume"):
         checkpointer.save("model_0000002")
     assert checkpointer.get_checkpoint_file().endswith("model_0000001.pth")
 

@@ -1,4 +1,4 @@
-"""A real run of ``train_net.py``, killed without warning and resumed, ends as an uninterrupted one."""
+"""A run of ``train_net.py``, killed without warning and resumed, ends as an uninterrupted one."""
 
 import json
 import signal
@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import torch
-
 from test_two_processes import ROOT, TINY, environment
 
 KILL_AFTER = "model_0000003.pth"
@@ -37,7 +36,6 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> None:
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole = start(tmp_path, "whole")
-    finish(whole, tmp_path / "whole.txt")
     parts = start(tmp_path, "parts")
     deadline = time.monotonic() + 200
     while not (tmp_path / "parts" / KILL_AFTER).exists():
@@ -47,6 +45,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> No
     assert parts.wait(timeout=60) == -signal.SIGKILL
     assert not (tmp_path / "parts" / "model_final.pth").exists()
     finish(start(tmp_path, "parts", "--resume"), tmp_path / "parts.txt")
+    finish(whole, tmp_path / "whole.txt")
 
     ends = [
         torch.load(tmp_path / name / "model_final.pth", weights_only=True)

@@ -65,17 +65,28 @@ def test_masks_of_annotations() -> None:
 
 
 def test_drawing_changes_the_inside_and_the_outline_only() -> None:
-    image = np.full((40, 60, 3), 100, np.uint8)
-    masks = [np.zeros((40, 60), bool) for _ in range(2)]
+    image = np.full((400, 600, 3), 100, np.uint8)
+    masks = [np.zeros((400, 600), bool) for _ in range(2)]
     masks[0][5:20, 5:20] = True
     masks[1][12:30, 12:30] = True
     drawn = draw_instances(image, masks)
-    assert np.array_equal(image, np.full((40, 60, 3), 100, np.uint8))
+    assert np.array_equal(image, np.full((400, 600, 3), 100, np.uint8))
     touched = (drawn != image).any(2)
     assert touched[7, 7] and touched[28, 28] and touched[15, 15]
     assert not touched[35:, 35:].any()
     # The first colour is pure-ish red: tint (1 - 0.25) * 100 + 0.25 * 255.
     assert drawn[8, 8, 0] == pytest.approx(138, abs=1) and drawn[8, 8, 1] < 100
+
+
+def test_small_images_are_enlarged() -> None:
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[0, 0] = 255
+    mask = np.zeros((32, 48), bool)
+    mask[8:16, 8:16] = True
+    drawn = draw_instances(image, [mask])
+    assert drawn.shape == (32 * 8, 48 * 8, 3)
+    assert (drawn[:8, :8] == 255).all() and not drawn[:8, 8:].any()
+    assert drawn[64:128, 64:128].any(2).all()
 
 
 def test_large_images_are_scaled_down() -> None:

@@ -49,6 +49,7 @@ def test_unknown_keys_are_all_told_with_near_ones(tmp_path: Path) -> None:
         ("- a\n- b\n", (), "holds no keys"),
         ("", (), r"c\.yaml, or a file it builds on, is empty"),
         ("SEED: 1\n", ("SOLVER.MAX_ITER",), "odd number"),
+        ("SEED: 1\n", ("SEED", "2", "--resume"), "--resume must stand in front"),
         ("SEED: 1\n", ("SOLVER.MAX_ITER", "many"), "the command line: .*MAX_ITER"),
     ],
 )
@@ -86,11 +87,18 @@ def test_values_that_would_fail_later(opts: tuple[object, ...], expected: str) -
         preflight.check_config(cfg, 2)
 
 
+def test_command_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = "python train_net.py --resume DATASETS.TRAIN '(\'a b\',)'".replace("\\'", "'\"'\"'")
+    for given in ((), ("--resume",)):
+        monkeypatch.setattr("sys.argv", ["train_net.py", *given, "DATASETS.TRAIN", "('a b',)"])
+        assert preflight.resuming_command() == expected
+
+
 def test_output_folder(tmp_path: Path) -> None:
     preflight.check_writable(str(tmp_path / "a" / "b"))
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written .*choose another"):
+    with pytest.raises(OutputError, match=r"cannot be written .*choose another"):
         preflight.check_writable(str(tmp_path / "file" / "out"))
 
 
@@ -100,5 +108,5 @@ def test_room_for_three_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(**room))
     preflight.check_free_space(str(tmp_path), model)
     room["free"] -= 1
-    with pytest.raises(OutputError, match="35 MiB are free.*need 36 MiB|36 MiB are free"):
+    with pytest.raises(OutputError, match=r"36 MiB are free, .* need 36 MiB"):
         preflight.check_free_space(str(tmp_path), model)

@@ -45,7 +45,7 @@ def one_step(batches: list[list[dict]], model: nn.Module, *opts: object, rate: f
 
 
 def test_accumulation_is_the_mean_over_all_samples() -> None:
-    # Gradient over the four samples at w = 2: 2 * mean(1*(2-1), 2*(4-2), 3*(6-9), 4*(8-4)) = 2 * 12 / 4 = 6.
+    # Gradient at w = 2: 2 * mean(1 * (2-1), 2 * (4-2), 3 * (6-9), 4 * (8-4)) = 2 * 12 / 4 = 6.
     model = Slope()
     step = one_step([batch((1, 1), (2, 2)), batch((3, 9), (4, 4))], model)
     assert model.w.item() == pytest.approx(2 - 0.1 * 6)

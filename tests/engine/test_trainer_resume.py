@@ -111,7 +111,7 @@ def test_what_a_run_leaves(toy_cfg: MakeCfg, cells: str) -> None:
     overlays = sorted(p.relative_to(out / "overlays").as_posix() for p in out.glob("overlays/*/*"))
     assert overlays == ["iter_0000002/00_cell0.png", "iter_0000005/00_cell0.png"]
     picture = cv2.imread(str(out / "overlays" / overlays[0]))
-    assert picture.shape == (24 + 32, 32 + 6 + 32, 3)
+    assert picture.shape == (24 + 384, 384 + 6 + 384, 3)
     assert cv2.imread(str(out / "curves.png")) is not None
 
     results = json.loads((out / "results.json").read_text())

@@ -1,4 +1,4 @@
-"""A model of a few hundred weights with everything that the engine has to deal with, and a data set to match."""
+"""A model of a few hundred weights with all that the engine has to deal with, and a data set."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ SIDE = 32
 
 @META_ARCH_REGISTRY.register()
 class ToySegmenter(nn.Module):
-    """Two convolutions that find one mask an image; with running statistics, dropout and an embedding."""
+    """Two convolutions that find one mask; with running statistics, dropout and an embedding."""
 
     def __init__(self, cfg) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def _padded(x: Tensor) -> Tensor:
 
 
 def write_cells(folder: Path, count: int = 6) -> str:
-    """Write ``count`` images with one or two bright discs, the second image without any; returns the data-set name."""
+    """Write images with one or two bright discs, the second without any; gives the set's name."""
     images, annotations = [], []
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)

@@ -1,8 +1,11 @@
-"""Run by ``test_two_processes.py`` in a process of its own: trains the toy in two processes and records each one's part.
+"""Run by ``test_two_processes.py``: trains the toy in two processes and records each one's part.
 
 Usage: python two_processes.py FOLDER
 """
 
+import iaunet_d2  # first: it makes detectron2 importable
+
+# isort: split
 import json
 import sys
 from argparse import Namespace
@@ -11,12 +14,10 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from toy_model import write_cells
 
-import iaunet_d2
 from iaunet_d2.engine import NonFiniteLossError, Trainer
 from iaunet_d2.engine.launch import start
-
-from toy_model import write_cells
 
 FOLDER = Path(sys.argv[1])
 
