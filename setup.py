@@ -1,4 +1,6 @@
-"""Adds what pyproject.toml cannot say: configs/ is shipped as the data of the package iaunet_d2.configs."""
+"""Adds what pyproject.toml cannot say: configs/ is shipped as the data of the package
+iaunet_d2.configs.
+"""
 
 from setuptools import find_packages, setup
 

@@ -1,8 +1,8 @@
 # Copyright the iaunet-d2 authors. Apache-2.0.
-"""IAUNet, a query-based U-Net for instance segmentation of overlapping cells, as a Detectron2 extension.
+"""IAUNet, query-based instance segmentation of overlapping cells, as a Detectron2 extension.
 
-Importing the package makes ``detectron2`` importable (the installed one, else the bundled stand-in) and registers
-every component. It touches no data path and reads no file.
+Importing the package makes ``detectron2`` importable (the installed one, else the bundled stand-in)
+and registers every component. It touches no data path and reads no file.
 """
 
 from ._seam import ensure_detectron2
@@ -13,5 +13,12 @@ from . import data, evaluation, meta_arch  # noqa: E402  (registration needs det
 from ._version import __version__  # noqa: E402
 from .config import add_iaunet_config, config_path, get_iaunet_cfg  # noqa: E402
 
-
-__all__ = ["__version__", "add_iaunet_config", "config_path", "data", "evaluation", "get_iaunet_cfg", "meta_arch"]
+__all__ = [
+    "__version__",
+    "add_iaunet_config",
+    "config_path",
+    "data",
+    "evaluation",
+    "get_iaunet_cfg",
+    "meta_arch",
+]

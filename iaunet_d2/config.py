@@ -8,7 +8,9 @@ from detectron2.config import get_cfg
 
 
 def add_iaunet_config(cfg: CN) -> None:
-    """Add every key of iaunet_d2 to ``cfg``, and set Detectron2's own keys to this project's defaults."""
+    """Add every key of iaunet_d2 to ``cfg``, and set Detectron2's own keys to this project's
+    defaults.
+    """
     _add_model(cfg)
     _add_loss(cfg)
     _add_input(cfg)
@@ -45,7 +47,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.IAUNET.NUM_QUERIES = 100
     # Query blocks per decoder level (Table 4, L).
     cfg.MODEL.IAUNET.BLOCKS_PER_LEVEL = 3
-    # "sequential": all blocks of a level, then the next level; "cycle": round-robin over the levels (Table 4).
+    # "sequential": all blocks of a level, then the next level; "cycle": round-robin over the levels
+    # (Table 4).
     cfg.MODEL.IAUNET.BLOCK_ORDER = "sequential"
     # Width of the feed-forward layer of a query block (Table 4).
     cfg.MODEL.IAUNET.FFN_DIM = 1024
@@ -64,7 +67,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.IAUNET.COORD_CONV = True
     # How a skip connection meets the decoder's features: "concat" or "add" (Table 3).
     cfg.MODEL.IAUNET.SKIP = "concat"
-    # Shortcut of the main block: "projection" (1x1 convolution of its input) or "identity" (equation 1).
+    # Shortcut of the main block: "projection" (1x1 convolution of its input) or "identity"
+    # (equation 1).
     cfg.MODEL.IAUNET.RESIDUAL = "projection"
     # Depthwise-separable convolutions in the main block; False: plain 3x3.
     cfg.MODEL.IAUNET.SEPARABLE = True
@@ -90,7 +94,8 @@ def _add_loss(cfg: CN) -> None:
     cfg.MODEL.IAUNET.LOSS.NO_OBJECT_WEIGHT = 0.1
     # Points per mask in the mask losses; 0 takes every pixel of the padded input.
     cfg.MODEL.IAUNET.LOSS.NUM_POINTS = 12544
-    # PointRend sampling: candidates per point, and the share of points taken where the mask is uncertain.
+    # PointRend sampling: candidates per point, and the share of points taken where the mask is
+    # uncertain.
     cfg.MODEL.IAUNET.LOSS.OVERSAMPLE_RATIO = 3.0
     cfg.MODEL.IAUNET.LOSS.IMPORTANCE_SAMPLE_RATIO = 0.75
     # Uniformly random points per image for the matching costs.
@@ -112,14 +117,17 @@ def _add_input(cfg: CN) -> None:
     # Largest relative change of brightness and contrast; 0 turns it off.
     cfg.INPUT.BRIGHTNESS = 0.0
     cfg.INPUT.CONTRAST = 0.0
-    # At inference: longest side at most IMAGE_SIZE (Detectron2's keys, which DefaultPredictor reads).
+    # At inference: longest side at most IMAGE_SIZE (Detectron2's keys, which DefaultPredictor
+    # reads).
     cfg.INPUT.MIN_SIZE_TEST = 512
     cfg.INPUT.MAX_SIZE_TEST = 512
     # Which channels of the file to use, in which order; () takes grey or RGB files as they are.
     cfg.INPUT.CHANNELS = ()
-    # Per-image, per-channel percentiles mapped to 0 and 255; () does so only for files that are not 8-bit.
+    # Per-image, per-channel percentiles mapped to 0 and 255; () does so only for files that are not
+    # 8-bit.
     cfg.INPUT.PERCENTILES = ()
-    # "dataset": (x - PIXEL_MEAN) / PIXEL_STD; "image": each image's own mean and standard deviation.
+    # "dataset": (x - PIXEL_MEAN) / PIXEL_STD; "image": each image's own mean and standard
+    # deviation.
     cfg.INPUT.NORMALIZE = "dataset"
     # A file that cannot be used: "stop" with an error that names it, or "skip" it and report.
     cfg.INPUT.ON_BAD_FILE = "stop"
@@ -149,7 +157,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # "bfloat16" or "float16", with SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.PRECISION = "float16"
-    # "full_model" clips the norm over all parameters; "norm" and "value" are Detectron2's per-parameter kinds.
+    # "full_model" clips the norm over all parameters; "norm" and "value" are Detectron2's
+    # per-parameter kinds.
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     # Checkpoints kept beside the best and the final one; 0 keeps all.
@@ -174,13 +183,16 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.TASKS = ("bbox", "segm")
     # Loss on DATASETS.TEST at every evaluation.
     cfg.TEST.VAL_LOSS = True
-    # Images drawn (ground truth beside prediction) at every evaluation, and the score from which instances are drawn.
+    # Images drawn (ground truth beside prediction) at every evaluation, and the score from which
+    # instances are drawn.
     cfg.TEST.NUM_OVERLAYS = 4
     cfg.TEST.OVERLAY_SCORE_THRESH = 0.5
 
 
 def get_iaunet_cfg(config_file: str = "") -> CN:
-    """Detectron2's config with this project's keys, and the values of ``config_file`` where one is given."""
+    """Detectron2's config with this project's keys, and the values of ``config_file`` where one is
+    given.
+    """
     cfg = get_cfg()
     add_iaunet_config(cfg)
     if config_file:
@@ -189,15 +201,21 @@ def get_iaunet_cfg(config_file: str = "") -> CN:
 
 
 def config_path(name: str) -> str:
-    """Find a config: a path as it is, or a name under ``configs/`` of the checkout or of the installed package.
+    """Find a config: a path as it is, or a name under ``configs/`` of the checkout or of the
+    installed package.
 
     Raises:
         FileNotFoundError: naming the places that were searched.
     """
     package = Path(__file__).resolve().parent
     relative = Path(name).parts[1:] if Path(name).parts[:1] == ("configs",) else Path(name).parts
-    candidates = [Path(name), *(root.joinpath(*relative) for root in (package / "configs", package.parent / "configs"))]
+    candidates = [
+        Path(name),
+        *(root.joinpath(*relative) for root in (package / "configs", package.parent / "configs")),
+    ]
     for candidate in candidates:
         if candidate.is_file():
             return str(candidate)
-    raise FileNotFoundError(f"config {name!r} was not found; searched {', '.join(map(str, candidates))}")
+    raise FileNotFoundError(
+        f"config {name!r} was not found; searched {', '.join(map(str, candidates))}"
+    )

@@ -34,7 +34,11 @@ def describe_environment() -> str:
     detectron2 = importlib.import_module("detectron2")
     if uses_standin():
         seam = f"stand-in bundled with iaunet_d2 ({detectron2.__version__})"
-        seam += "; install Detectron2 to use it instead" if not _genuine_at_hand() else f" ({FORCE_VARIABLE} is set)"
+        seam += (
+            "; install Detectron2 to use it instead"
+            if not _genuine_at_hand()
+            else f" ({FORCE_VARIABLE} is set)"
+        )
     else:
         seam = f"{detectron2.__version__} at {detectron2.__path__[0]}"
     rows = [
@@ -61,7 +65,10 @@ def _version(package: str) -> str:
 
 def _devices() -> list[tuple[str, str]]:
     rows = [
-        (f"cuda:{i}", torch.cuda.get_device_name(i) + f", {torch.cuda.mem_get_info(i)[1] / 2**30:.0f} GiB")
+        (
+            f"cuda:{i}",
+            torch.cuda.get_device_name(i) + f", {torch.cuda.mem_get_info(i)[1] / 2**30:.0f} GiB",
+        )
         for i in range(torch.cuda.device_count())
     ]
     if torch.backends.mps.is_available():

@@ -1,4 +1,6 @@
-"""Shared fixtures. ``iaunet_d2`` is imported first, so that ``detectron2`` is importable in every test."""
+"""Shared fixtures. ``iaunet_d2`` is imported first, so that ``detectron2`` is importable in every
+test.
+"""
 
 import os
 from pathlib import Path

@@ -36,7 +36,10 @@ def test_summary_of_changed_keys_size_and_train_mode(capsys):
     ("arguments", "told"),
     [
         (["--config-file", "nope.yaml"], "nope.yaml"),
-        (["--config-file", "revvity_r50.yaml", "MODEL.IAUNET.NUM_QUERY", "3"], "MODEL.IAUNET.NUM_QUERY"),
+        (
+            ["--config-file", "revvity_r50.yaml", "MODEL.IAUNET.NUM_QUERY", "3"],
+            "MODEL.IAUNET.NUM_QUERY",
+        ),
         (["--config-file", "revvity_r50.yaml", "--size", "100"], "multiple of 32"),
         (["--config-file", "revvity_r50.yaml", "MODEL.IAUNET.SKIP", "sum"], "MODEL.IAUNET.SKIP"),
     ],
@@ -53,7 +56,17 @@ def test_environment_names_what_is_in_use():
 
 
 def test_the_wheel_carries_the_configs(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+    ]
     sources = ["iaunet_d2", "configs", "setup.py", "pyproject.toml", "README.md"]
     copy = tmp_path / "source"
     copy.mkdir()

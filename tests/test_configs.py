@@ -1,4 +1,6 @@
-"""Every shipped config: it loads, its values are the paper's, and its model trains on images of odd sizes."""
+"""Every shipped config: it loads, its values are the paper's, and its model trains on images of odd
+sizes.
+"""
 
 from pathlib import Path
 
@@ -25,7 +27,10 @@ def sample(height, width, count, cfg):
     instances = Instances((height, width))
     instances.gt_masks = BitMasks(masks)
     instances.gt_classes = torch.arange(count) % cfg.MODEL.IAUNET.NUM_CLASSES
-    return {"image": torch.rand(len(cfg.MODEL.PIXEL_MEAN), height, width) * 255, "instances": instances}
+    return {
+        "image": torch.rand(len(cfg.MODEL.PIXEL_MEAN), height, width) * 255,
+        "instances": instances,
+    }
 
 
 def test_the_paper_configs_are_all_there():
@@ -37,12 +42,18 @@ def test_config_builds_and_trains_with_none_one_and_many_instances(name):
     cfg = get_iaunet_cfg(name)
     if name in PAPER:
         assert cfg.MODEL.TIMM.PRETRAINED and cfg.MODEL.IAUNET.NUM_QUERIES == 100
-        assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.IMS_PER_BATCH) == (1e-4, 0.05, 8)
+        assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.IMS_PER_BATCH) == (
+            1e-4,
+            0.05,
+            8,
+        )
         assert (cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, cfg.INPUT.IMAGE_SIZE) == (0.8, 1.5, 512)
         assert cfg.MODEL.IAUNET.NUM_CLASSES == (2 if name.startswith("isbi2014") else 1)
     assert Path(cfg.OUTPUT_DIR).name == Path(name).stem
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", False])
-    cfg.merge_from_list(["MODEL.IAUNET.LOSS.NUM_POINTS", 32, "MODEL.IAUNET.LOSS.MATCHER_POINTS", 32])
+    cfg.merge_from_list(
+        ["MODEL.IAUNET.LOSS.NUM_POINTS", 32, "MODEL.IAUNET.LOSS.MATCHER_POINTS", 32]
+    )
     model = build_model(cfg)
     for counts in ((0, 1), (7, 0)):
         losses = model([sample(40, 67, counts[0], cfg), sample(64, 33, counts[1], cfg)])
@@ -51,7 +62,9 @@ def test_config_builds_and_trains_with_none_one_and_many_instances(name):
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", ["revvity_r50.yaml", "configs/revvity_r50.yaml", "base/iaunet.yaml"])
+@pytest.mark.parametrize(
+    "name", ["revvity_r50.yaml", "configs/revvity_r50.yaml", "base/iaunet.yaml"]
+)
 def test_configs_are_found_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Path(config_path(name)).is_file()

@@ -1,8 +1,8 @@
 """Parameters and multiply-accumulates of a model, in all and per part.
 
-GMACs are fvcore's count (one multiply-accumulate is one), as in the paper's tables; papers that print "FLOPs" of 2 per
-multiply-accumulate report twice as much. fvcore does not know fused attention and deformable convolution; the handles
-below count them.
+GMACs are fvcore's count (one multiply-accumulate is one), as in the paper's tables; papers that
+print "FLOPs" of 2 per multiply-accumulate report twice as much. fvcore does not know fused
+attention and deformable convolution; the handles below count them.
 """
 
 from collections import Counter
@@ -52,7 +52,8 @@ class Summary:
         lines = [f"{'part':<{width}}  {'parameters':>12}  {'GMACs':>8}"]
         lines += [f"{name:<{width}}  {count:>12,}  {gmacs:>8.2f}" for name, count, gmacs in rows]
         lines.append(
-            f"one {self.size} x {self.size} image; GMACs as fvcore counts them (2 x GMACs = {2 * self.gmacs:.2f} GFLOPs)"
+            f"one {self.size} x {self.size} image; GMACs as fvcore counts them "
+            f"(2 x GMACs = {2 * self.gmacs:.2f} GFLOPs)"
         )
         return "\n".join(lines)
 
@@ -69,7 +70,9 @@ def attention_macs(inputs: list[Any], outputs: list[Any]) -> Counter:
 def deform_conv_macs(inputs: list[Any], outputs: list[Any]) -> Counter:
     """Deformable convolution: C_in / groups * C_out * k * k * H * W per image."""
     weight, out = inputs[1].type().sizes(), outputs[0].type().sizes()
-    return Counter(deform_conv=weight[1] * weight[2] * weight[3] * out[0] * out[1] * out[2] * out[3])
+    return Counter(
+        deform_conv=weight[1] * weight[2] * weight[3] * out[0] * out[1] * out[2] * out[3]
+    )
 
 
 HANDLES = {
@@ -79,7 +82,9 @@ HANDLES = {
 
 
 class _CountedForward(nn.Module):
-    """The network as a function of one tensor, ending where the last masks have the size of the input."""
+    """The network as a function of one tensor, ending where the last masks have the size of the
+    input.
+    """
 
     def __init__(self, network: nn.Module, every_mask: bool) -> None:
         super().__init__()
@@ -89,7 +94,9 @@ class _CountedForward(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         output = self.network(images, None, self.every_mask)
         masks = [output.masks(i) for i in range(len(output.predictions))]
-        masks[-1] = F.interpolate(masks[-1], size=images.shape[-2:], mode="bilinear", align_corners=False)
+        masks[-1] = F.interpolate(
+            masks[-1], size=images.shape[-2:], mode="bilinear", align_corners=False
+        )
         return [p.class_logits for p in output.predictions] + masks
 
 
@@ -97,10 +104,11 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
     """Count a built meta-architecture on one square image.
 
     Args:
-        model: a meta-architecture with a ``network`` (images, padding, every_block) and ``pixel_mean``.
+        model: a meta-architecture with a ``network`` (images, padding, every_block) and
+            ``pixel_mean``.
         size: side of the image, divisible by 32.
-        train_mode: count what a training step's forward pass computes: the predictions after every query block,
-            and normalisation layers in training mode.
+        train_mode: count what a training step's forward pass computes: the predictions after every
+            query block, and normalisation layers in training mode.
 
     Raises:
         ValueError: ``size`` is not divisible by 32.
@@ -114,7 +122,9 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
     counted = _CountedForward(network, train_mode or model.aux_at_inference)
     counted.train(train_mode)
     analysis = FlopCountAnalysis(counted, images).set_op_handle(**HANDLES)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
+        "none"
+    )
     with torch.no_grad():
         macs = analysis.by_module()
     network.train(was_training)

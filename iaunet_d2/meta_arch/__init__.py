@@ -1,4 +1,4 @@
-"""The Detectron2 side of each model: a list of batch dicts in, losses or Instances out. Import registers them."""
+"""The Detectron2 side of each model: batch dicts in, losses or Instances out."""
 
 from .iaunet import IAUNet
 

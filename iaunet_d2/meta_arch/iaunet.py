@@ -34,9 +34,11 @@ class IAUNet(nn.Module):
         network: the network proper.
         criterion: matching and losses.
         pixel_mean, pixel_std: per input channel, on the 0–255 scale.
-        normalize: ``dataset`` (by ``pixel_mean`` and ``pixel_std``) or ``image`` (by each image's own).
+        normalize: ``dataset`` (by ``pixel_mean`` and ``pixel_std``) or ``image`` (by each image's
+            own).
         deep_supervision: supervise every query block, not only the last.
-        aux_at_inference: compute the auxiliary masks at inference too, only to count as the paper did.
+        aux_at_inference: compute the auxiliary masks at inference too, only to count as the paper
+            did.
         max_instances, mask_threshold, score_threshold, nms_threshold: see
             :func:`~iaunet_d2.networks.rescored_instances`.
     """
@@ -63,12 +65,14 @@ class IAUNet(nn.Module):
         super().__init__()
         self.network = network
         self.criterion = criterion
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer(
+            "pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False
+        )
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.normalize = normalize
         self.deep_supervision = deep_supervision
         self.aux_at_inference = aux_at_inference
-        self.inference_settings = {
+        self.inference_settings: dict[str, Any] = {
             "max_instances": max_instances,
             "mask_threshold": mask_threshold,
             "score_threshold": score_threshold,
@@ -102,12 +106,14 @@ class IAUNet(nn.Module):
         """Detectron2's contract.
 
         Args:
-            batched_inputs: dicts with ``image`` (C, H, W) on the 0–255 scale; in training ``instances`` with
-                ``gt_classes`` and ``gt_masks``; at inference optionally ``height`` and ``width`` of the original.
+            batched_inputs: dicts with ``image`` (C, H, W) on the 0–255 scale; in training
+                ``instances`` with ``gt_classes`` and ``gt_masks``; at inference optionally
+                ``height`` and ``width`` of the original.
 
         Returns:
-            in training the dict of losses; at inference a list of ``{"instances": Instances}`` with ``pred_masks``
-            (N, H, W) bool, ``pred_boxes``, ``scores`` and ``pred_classes``, best first.
+            in training the dict of losses; at inference a list of ``{"instances": Instances}`` with
+            ``pred_masks`` (N, H, W) bool, ``pred_boxes``, ``scores`` and ``pred_classes``, best
+            first.
         """
         if self.training:
             return self.losses(batched_inputs)
@@ -128,7 +134,9 @@ class IAUNet(nn.Module):
                 output.masks(i)
         padded_size = (images.tensor.shape[-2], images.tensor.shape[-1])
         results = []
-        for i, (inputs, image_size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+        for i, (inputs, image_size) in enumerate(
+            zip(batched_inputs, images.image_sizes, strict=True)
+        ):
             height, width = image_size
             output_size = (int(inputs.get("height", height)), int(inputs.get("width", width)))
             found = rescored_instances(

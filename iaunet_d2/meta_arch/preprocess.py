@@ -27,7 +27,9 @@ def normalize_images(images: list[Tensor], mean: Tensor, std: Tensor, how: str) 
         image = image.float()
         if how == "image":
             deviation = image.std(dim=(1, 2), keepdim=True, unbiased=False)
-            normalized.append((image - image.mean(dim=(1, 2), keepdim=True)) / deviation.clamp(min=1e-3))
+            normalized.append(
+                (image - image.mean(dim=(1, 2), keepdim=True)) / deviation.clamp(min=1e-3)
+            )
         else:
             normalized.append((image - mean) / std)
     return normalized

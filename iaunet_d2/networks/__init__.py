@@ -1,4 +1,4 @@
-"""Pure PyTorch networks: tensors in, tensors out. Nothing here imports detectron2 or the rest of the package."""
+"""Pure PyTorch networks: tensors in, tensors out; no detectron2, nothing else of the package."""
 
 from .backbone import BackboneWeightsError, TimmBackbone
 from .criterion import SetCriterion, Target, dice_loss

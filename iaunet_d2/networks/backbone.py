@@ -1,6 +1,8 @@
 """Feature pyramids from timm (https://github.com/huggingface/pytorch-image-models)."""
 
+import difflib
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -9,15 +11,15 @@ from torch import Tensor, nn
 STRIDES = (4, 8, 16, 32)
 
 
-class BackboneWeightsError(RuntimeError):
+class BackboneWeightsError(ValueError):
     """Backbone weights that were asked for could not be had."""
 
 
 class TimmBackbone(nn.Module):
     """Maps at strides 4, 8, 16 and 32 of any timm model with ``features_only``.
 
-    Channels-last maps (Swin) are permuted, and get one channel LayerNorm per level as in Mask2Former and in the
-    authors' IAUNet.
+    Channels-last maps (Swin) are permuted, and get one channel LayerNorm per level as in
+    Mask2Former and in the authors' IAUNet.
 
     Args:
         name: timm model name, for example ``resnet50`` or ``swin_base_patch4_window12_384``.
@@ -46,60 +48,66 @@ class TimmBackbone(nn.Module):
         if drop_path_rate > 0:
             kwargs["drop_path_rate"] = drop_path_rate
         self.body = _create(name, pretrained and not checkpoint, kwargs)
-        reductions = tuple(self.body.feature_info.reduction())
-        if reductions != STRIDES:
+        info: Any = self.body.feature_info
+        if tuple(info.reduction()) != STRIDES:
             raise ValueError(
-                f"MODEL.TIMM.NAME {name!r} gives maps at strides {reductions}; IAUNet needs {STRIDES}"
+                f"MODEL.TIMM.NAME {name!r} gives maps at strides {info.reduction()}; IAUNet needs "
+                f"{STRIDES}"
             )
         if checkpoint:
             _load_checkpoint(self.body, checkpoint)
-        self.channels: list[int] = list(self.body.feature_info.channels())
-        self.channels_last = getattr(self.body, "output_fmt", None) is not None and "NHWC" in str(
-            self.body.output_fmt
-        )
+        self.channels: list[int] = list(info.channels())
+        self.channels_last = "NHWC" in str(getattr(self.body, "output_fmt", ""))
         norms = [nn.LayerNorm(c) if self.channels_last else nn.Identity() for c in self.channels]
         self.norms = nn.ModuleList(norms)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, C, H, W), H and W divisible by 32, to four maps (B, C_i, H/s, W/s), s = 4, 8, 16, 32."""
+        """Images (B, C, H, W), H and W divisible by 32, to maps (B, C_i, H/s, W/s) per stride s."""
         maps = [norm(m) for norm, m in zip(self.norms, self.body(images), strict=True)]
         if self.channels_last:
-            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]  # (B, H, W, C) -> (B, C, H, W)
+            # (B, H, W, C) -> (B, C, H, W)
+            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
         return maps
 
 
-def _create(name: str, pretrained: bool, kwargs: dict) -> nn.Module:
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3)
+        raise ValueError(f"MODEL.TIMM.NAME {name!r} is no model of timm; near: {', '.join(near)}")
     if not pretrained:
         return timm.create_model(name, pretrained=False, **kwargs)
     try:
         return timm.create_model(name, pretrained=True, **kwargs)
     except Exception as error:
         raise BackboneWeightsError(
-            f"ImageNet weights of {name!r} could not be downloaded ({type(error).__name__}: {error}). "
+            f"ImageNet weights of {name!r} could not be downloaded "
+            f"({type(error).__name__}: {error}). "
             "Without a network set MODEL.TIMM.PRETRAINED False to start from random weights, or "
             "MODEL.TIMM.CHECKPOINT <file> to read them from a local file."
         ) from error
 
 
 def _load_checkpoint(body: nn.Module, file: str) -> None:
-    """Read backbone weights; the classifier of an ImageNet file is the only thing that may be left over."""
+    """Read backbone weights; what the backbone does not have (a classifier) is left out."""
     if not Path(file).is_file():
         raise BackboneWeightsError(f"MODEL.TIMM.CHECKPOINT {file!r} does not exist")
     state = _read_state(file)
     state = state.get("model", state.get("state_dict", state))
     own = body.state_dict()
-    # timm's FeatureListNet joins nested names with "_" ("layers.0" -> "layers_0"): compare without the difference.
+    # timm's feature wrapper writes "layers_0" for "layers.0": compare without the difference.
     flat = {key.replace(".", "_"): key for key in own}
     fitting = {}
     for key, value in state.items():
         target = flat.get(key.removeprefix("body.").replace(".", "_"))
         if target is not None and own[target].shape == value.shape:
             fitting[target] = value
-    missing = sorted(set(own) - set(fitting) - {k for k in own if k.endswith("num_batches_tracked")})
+    missing = sorted(
+        set(own) - set(fitting) - {k for k in own if k.endswith("num_batches_tracked")}
+    )
     if missing:
         raise BackboneWeightsError(
-            f"MODEL.TIMM.CHECKPOINT {file!r} does not fit the backbone: {len(missing)} of {len(own)} tensors are "
-            f"missing or of another shape, the first {missing[:5]}"
+            f"MODEL.TIMM.CHECKPOINT {file!r} does not fit the backbone: {len(missing)} of "
+            f"{len(own)} tensors are missing or of another shape, the first {missing[:5]}"
         )
     body.load_state_dict(fitting, strict=False)
 
@@ -112,6 +120,6 @@ def _read_state(file: str) -> dict:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise BackboneWeightsError(f"MODEL.TIMM.CHECKPOINT {file!r} cannot be read: {error}") from error
-
-
+        raise BackboneWeightsError(
+            f"MODEL.TIMM.CHECKPOINT {file!r} cannot be read: {error}"
+        ) from error

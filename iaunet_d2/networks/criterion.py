@@ -29,7 +29,8 @@ class Target:
 class SetCriterion(nn.Module):
     """Hungarian matching, then cross-entropy, binary cross-entropy and dice, for every prediction.
 
-    Masks are never materialised for unmatched queries: matching reads the mask features at random points, the losses
+    Masks are never materialised for unmatched queries: matching reads the mask features at random
+        points, the losses
     read the matched masks.
 
     Args:
@@ -37,10 +38,12 @@ class SetCriterion(nn.Module):
         weights: of the three losses and of the three matching costs.
         no_object_weight: weight of "no object" in the cross-entropy.
         num_points: points per mask in the mask losses; 0 compares every pixel of the padded input.
-        oversample_ratio, importance_sample_ratio: see :func:`~iaunet_d2.networks.points.uncertain_points`.
+        oversample_ratio, importance_sample_ratio: see
+            :func:`~iaunet_d2.networks.points.uncertain_points`.
         matcher_points: uniformly random points per image for the matching costs.
     """
 
+    class_weights: Tensor
 
     def __init__(
         self,
@@ -64,7 +67,10 @@ class SetCriterion(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
-        self, predictions: Sequence[QueryPrediction], mask_features: Tensor, targets: Sequence[Target]
+        self,
+        predictions: Sequence[QueryPrediction],
+        mask_features: Tensor,
+        targets: Sequence[Target],
     ) -> dict[str, Tensor]:
         """Losses, already weighted.
 
@@ -74,13 +80,18 @@ class SetCriterion(nn.Module):
             targets: one per image.
 
         Returns:
-            ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the final prediction, and the same with ``_0``, ``_1`` …
-            for the earlier ones.
+            ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the final prediction, and the same with
+            ``_0``, ``_1`` … for the earlier ones.
         """
-        # Costs and losses in float32 whatever autocast does: half precision overflows in the sums over points.
+        # Costs and losses in float32 whatever autocast does: half precision overflows in the sums
+        # over points.
         with torch.autocast(device_type=mask_features.device.type, enabled=False):
-            class_logits = torch.stack([p.class_logits for p in predictions]).float()  # (L, B, Q, K+1)
-            embeddings = torch.stack([p.mask_embeddings for p in predictions]).float()  # (L, B, Q, C)
+            class_logits = torch.stack(
+                [p.class_logits for p in predictions]
+            ).float()  # (L, B, Q, K+1)
+            embeddings = torch.stack(
+                [p.mask_embeddings for p in predictions]
+            ).float()  # (L, B, Q, C)
             features = mask_features.float()
             matches = [
                 self.match(class_logits[:, b], embeddings[:, b], features[b], target)
@@ -91,8 +102,12 @@ class SetCriterion(nn.Module):
         return self._named(ce, bce, dice)
 
     @torch.no_grad()
-    def match(self, class_logits: Tensor, embeddings: Tensor, features: Tensor, target: Target) -> Match:
-        """Assign the queries of one image: (L, Q, K+1), (L, Q, C), (C, H, W) and its ground truth."""
+    def match(
+        self, class_logits: Tensor, embeddings: Tensor, features: Tensor, target: Target
+    ) -> Match:
+        """Assign the queries of one image: (L, Q, K+1), (L, Q, C), (C, H, W) and its ground
+        truth.
+        """
         if target.labels.numel() == 0:
             empty = torch.zeros(len(class_logits), 0, dtype=torch.int64, device=class_logits.device)
             return Match(empty, empty)
@@ -101,7 +116,9 @@ class SetCriterion(nn.Module):
         masks_at_points = sample_points(target.masks[None].float(), points)[0]  # (N, P)
         # Sampling is linear: features at the points times embeddings are the masks at the points.
         logits = embeddings @ at_points  # (L, Q, P)
-        return hungarian(matching_costs(class_logits, logits, target.labels, masks_at_points, self.weights))
+        return hungarian(
+            matching_costs(class_logits, logits, target.labels, masks_at_points, self.weights)
+        )
 
     def _class_loss(
         self, class_logits: Tensor, matches: Sequence[Match], targets: Sequence[Target]
@@ -123,8 +140,11 @@ class SetCriterion(nn.Module):
         matches: Sequence[Match],
         targets: Sequence[Target],
     ) -> tuple[Tensor, Tensor]:
-        """Summed binary cross-entropy and dice of the matched masks over the number of instances: two (L,)."""
-        # Times 0: with no instance in the batch every parameter still takes part in the backward pass.
+        """Summed binary cross-entropy and dice of the matched masks over the number of instances:
+        two (L,).
+        """
+        # Times 0: with no instance in the batch every parameter still takes part in the backward
+        # pass.
         nothing = 0.0 * (embeddings.sum(dim=(1, 2, 3)) + features.sum())
         bce, dice = nothing, nothing
         for b, (match, target) in enumerate(zip(matches, targets, strict=True)):
@@ -135,15 +155,19 @@ class SetCriterion(nn.Module):
             logits = torch.einsum("lnc,chw->lnhw", matched, features[b])
             pairs = self._pairs_at_points if self.num_points else self._pairs_at_pixels
             predicted, expected = pairs(logits, match, target)  # (L, n, P) each
-            bce = bce + F.binary_cross_entropy_with_logits(predicted, expected, reduction="none").mean(
-                2
-            ).sum(1)
+            bce = bce + F.binary_cross_entropy_with_logits(
+                predicted, expected, reduction="none"
+            ).mean(2).sum(1)
             dice = dice + dice_loss(predicted, expected).sum(1)
         count = _global_mean(sum(len(t.labels) for t in targets), features.device).clamp(min=1)
         return bce / count, dice / count
 
-    def _pairs_at_points(self, logits: Tensor, match: Match, target: Target) -> tuple[Tensor, Tensor]:
-        """Matched logits (L, n, H, W) and their masks at points chosen by uncertainty: (L, n, P) each."""
+    def _pairs_at_points(
+        self, logits: Tensor, match: Match, target: Target
+    ) -> tuple[Tensor, Tensor]:
+        """Matched logits (L, n, H, W) and their masks at points chosen by uncertainty: (L, n, P)
+        each.
+        """
         outputs, n = logits.shape[:2]
         flat = logits.flatten(0, 1)  # (L n, H, W)
         points = uncertain_points(
@@ -187,11 +211,15 @@ def _masks_at_points(masks: Tensor, index: Tensor, points: Tensor) -> Tensor:
     """Masks (N, H, W) chosen by ``index`` (L, n) at their own points (L, n, P, 2): (L, n, P)."""
     outputs, n, num_points, _ = points.shape
     if n == len(masks):
-        # Every output matches every instance, in order: sample each mask once, at all outputs' points.
+        # Every output matches every instance, in order: sample each mask once, at all outputs'
+        # points.
         joined = points.transpose(0, 1).reshape(n, outputs * num_points, 2)
         sampled = sample_points(masks[:, None].float(), joined)[:, 0]
         return sampled.view(n, outputs, num_points).transpose(0, 1)
-    chosen = [sample_points(masks[i][:, None].float(), p)[:, 0] for i, p in zip(index, points, strict=True)]
+    chosen = [
+        sample_points(masks[i][:, None].float(), p)[:, 0]
+        for i, p in zip(index, points, strict=True)
+    ]
     return torch.stack(chosen)
 
 

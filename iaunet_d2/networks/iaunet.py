@@ -27,7 +27,9 @@ class IAUNetOutput:
 
 
 class IAUNetwork(nn.Module):
-    """Images in, class logits, mask embeddings and mask features out; no matching, no thresholds."""
+    """Images in, class logits, mask embeddings and mask features out; no matching, no
+    thresholds.
+    """
 
     def __init__(
         self, backbone: TimmBackbone, pixel_decoder: PixelDecoder, query_decoder: QueryDecoder

@@ -1,4 +1,6 @@
-"""From class logits and mask logits to scored instances (IAUNet, section 3.4; Mask2Former, section 3.4)."""
+"""From class logits and mask logits to scored instances (IAUNet, section 3.4; Mask2Former, section
+3.4).
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +10,8 @@ from torch import Tensor
 
 from .query_decoder import QueryPrediction
 
-# Masks are raised to full size this many pixels at a time: bounds memory for many queries on large images.
+# Masks are raised to full size this many pixels at a time: bounds memory for many queries on large
+# images.
 CHUNK_PIXELS = 1 << 25
 
 
@@ -80,7 +83,9 @@ def _full_size(
     output_size: tuple[int, int],
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Binary masks (N, H, W) at the output size and the mean probability of their foreground (N,)."""
+    """Binary masks (N, H, W) at the output size and the mean probability of their foreground
+    (N,).
+    """
     masks = torch.empty(len(logits), *output_size, dtype=torch.bool, device=logits.device)
     maskness = torch.empty(len(logits), device=logits.device)
     largest = max(padded_size[0] * padded_size[1], output_size[0] * output_size[1])

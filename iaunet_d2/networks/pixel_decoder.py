@@ -1,4 +1,6 @@
-"""The pixel decoder: a U-Net decoder with main features, mask features and a light mask head (section 3.1)."""
+"""The pixel decoder: a U-Net decoder with main features, mask features and a light mask head
+(section 3.1).
+"""
 
 from collections.abc import Sequence
 
@@ -20,12 +22,14 @@ class DecoderLevel(nn.Module):
     """One decoder level: ``X = SE(G_x([X', S]) + shortcut)`` (equation 1).
 
     Args:
-        dim: channels of the skip connection, of the features from the coarser level, and of the result.
+        dim: channels of the skip connection, of the features from the coarser level, and of the
+            result.
         coarsest: there is no coarser level; the block sees the skip connection alone.
         coord_conv: put two coordinate channels in front of the features that enter the block.
         se_reduction: reduction of squeeze-and-excitation; 0 leaves it out.
         skip: ``concat`` or ``add`` the skip connection to the upsampled features.
-        residual: ``projection`` of the block's input by a 1x1 convolution, or ``identity``, equation 1's ``+ X'``.
+        residual: ``projection`` of the block's input by a 1x1 convolution, or ``identity``,
+            equation 1's ``+ X'``.
         separable: depthwise-separable convolutions in the block.
 
     Raises:
@@ -46,7 +50,9 @@ class DecoderLevel(nn.Module):
         if skip not in ("concat", "add"):
             raise ValueError(f"MODEL.IAUNET.SKIP is {skip!r}; it is 'concat' or 'add'")
         if residual not in ("projection", "identity"):
-            raise ValueError(f"MODEL.IAUNET.RESIDUAL is {residual!r}; it is 'projection' or 'identity'")
+            raise ValueError(
+                f"MODEL.IAUNET.RESIDUAL is {residual!r}; it is 'projection' or 'identity'"
+            )
         self.coord_conv = coord_conv
         self.concat = skip == "concat" and not coarsest
         in_channels = dim + 2 * coord_conv + dim * self.concat
@@ -58,12 +64,15 @@ class DecoderLevel(nn.Module):
             init_normal(self.shortcut)
 
     def forward(self, skip: Tensor, coarser: Tensor | None = None) -> Tensor:
-        """Skip (B, C, H, W) and the coarser level's main features (B, C, H/2, W/2) to (B, C, H, W)."""
+        """Skip (B, C, H, W) and the coarser level's main features (B, C, H/2, W/2) to (B, C, H,
+        W).
+        """
         features = skip if coarser is None else coarser
         entering = [coordinate_channels(features)] if self.coord_conv else []
         entering.append(features)
         if coarser is not None:
-            # Coordinates are made on the coarse grid and upsampled with the features, as the authors' code does.
+            # Coordinates are made on the coarse grid and upsampled with the features, as the
+            # authors' code does.
             raised = upsample(torch.cat(entering, dim=1), like=skip)
             features = raised[:, -coarser.shape[1] :]
             if self.concat:
@@ -76,7 +85,9 @@ class DecoderLevel(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Mask features ``X_m = G_m(X'_m + X)`` of one level (equation 2): two plain 3x3 convolutions."""
+    """Mask features ``X_m = G_m(X'_m + X)`` of one level (equation 2): two plain 3x3
+    convolutions.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -89,7 +100,9 @@ class MaskBranch(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Mask features at stride 4, shared by all predictions: the finest backbone map plus the finest mask features."""
+    """Mask features at stride 4, shared by all predictions: the finest backbone map plus the finest
+    mask features.
+    """
 
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__()
@@ -99,7 +112,9 @@ class MaskHead(nn.Module):
         )
 
     def forward(self, finest: Tensor, mask_features: Tensor) -> Tensor:
-        """Backbone map (B, C_2, H/4, W/4) and mask features (B, C, H/8, W/8) to (B, C, H/4, W/4)."""
+        """Backbone map (B, C_2, H/4, W/4) and mask features (B, C, H/8, W/8) to (B, C, H/4,
+        W/4).
+        """
         raised = F.interpolate(
             mask_features, size=finest.shape[-2:], mode="bilinear", align_corners=False
         )
@@ -107,12 +122,14 @@ class MaskHead(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Three decoder levels (strides 32, 16, 8), each with a mask branch, and the mask head at stride 4.
+    """Three decoder levels (strides 32, 16, 8), each with a mask branch, and the mask head at
+    stride 4.
 
     Args:
         in_channels: channels of the backbone's maps, finest (stride 4) first.
         dim: channels of everything that leaves.
-        mask_branch: separate mask features; without it the main features take their place (Table 4).
+        mask_branch: separate mask features; without it the main features take their place (Table
+            4).
         coord_conv, se_reduction, skip, residual, separable: see :class:`DecoderLevel`.
     """
 
@@ -141,7 +158,8 @@ class PixelDecoder(nn.Module):
         self.mask_head = MaskHead(finest, dim)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Backbone maps, finest first, to the levels' mask features (strides 32, 16, 8) and the mask head's map.
+        """Backbone maps, finest first, to the levels' mask features (strides 32, 16, 8) and the
+        mask head's map.
 
         Returns:
             three tensors (B, C, H/s, W/s) with s = 32, 16, 8, and one (B, C, H/4, W/4).

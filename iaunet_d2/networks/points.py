@@ -25,8 +25,8 @@ def uncertain_points(
 ) -> Tensor:
     """Random points, most of them where a mask is least certain.
 
-    Of ``oversample_ratio * num_points`` uniform candidates, the ``importance_sample_ratio`` share of ``num_points``
-    with logits nearest to 0 is kept; the rest is uniform again.
+    Of ``oversample_ratio * num_points`` uniform candidates, the ``importance_sample_ratio`` share
+    of ``num_points`` with logits nearest to 0 is kept; the rest is uniform again.
 
     Args:
         logits: (N, H, W), one map per mask.

@@ -7,7 +7,11 @@ from torch import Tensor
 
 
 def sine_position_encoding(
-    height: int, width: int, dim: int, device: torch.device | str = "cpu", temperature: float = 10000.0
+    height: int,
+    width: int,
+    dim: int,
+    device: torch.device | str = "cpu",
+    temperature: float = 10000.0,
 ) -> Tensor:
     """Encode each position's y and x, normalised to (0, 2 pi], by interleaved sines and cosines.
 
@@ -22,7 +26,9 @@ def sine_position_encoding(
         ValueError: ``dim`` is not divisible by 4.
     """
     if dim % 4:
-        raise ValueError(f"MODEL.IAUNET.HIDDEN_DIM is {dim}; the position encoding needs a multiple of 4")
+        raise ValueError(
+            f"MODEL.IAUNET.HIDDEN_DIM is {dim}; the position encoding needs a multiple of 4"
+        )
     half = dim // 2
     exponent = 2 * torch.div(torch.arange(half, device=device), 2, rounding_mode="floor") / half
     period = temperature**exponent

@@ -1,4 +1,6 @@
-"""The query (transformer) decoder: object queries refined on each level's mask features (section 3.2)."""
+"""The query (transformer) decoder: object queries refined on each level's mask features (section
+3.2).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,12 +32,16 @@ def mask_logits(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention through ``scaled_dot_product_attention``, with biases in every projection."""
+    """Multi-head attention through ``scaled_dot_product_attention``, with biases in every
+    projection.
+    """
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"MODEL.IAUNET.HIDDEN_DIM {dim} is not divisible by NUM_HEADS {num_heads}")
+            raise ValueError(
+                f"MODEL.IAUNET.HIDDEN_DIM {dim} is not divisible by NUM_HEADS {num_heads}"
+            )
         self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(dim, dim)
@@ -43,18 +49,25 @@ class Attention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:
             query: (B, Q, C).
             key, value: (B, L, C).
-            allowed: bool, broadcastable to (B, heads, Q, L): True where attention may go; every row needs one True.
+            allowed: bool, broadcastable to (B, heads, Q, L): True where attention may go; every row
+                needs one True.
 
         Returns:
             (B, Q, C).
         """
-        q, k, v = self._split(self.query(query)), self._split(self.key(key)), self._split(self.value(value))
+        q, k, v = (
+            self._split(self.query(query)),
+            self._split(self.key(key)),
+            self._split(self.value(value)),
+        )
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.output(mixed.transpose(1, 2).flatten(2))  # (B, heads, Q, C/heads) -> (B, Q, C)
@@ -65,14 +78,19 @@ class Attention(nn.Module):
 
 
 class QueryBlock(nn.Module):
-    """Cross-attention to the mask features, self-attention, feed-forward; each with a residual and a post-norm."""
+    """Cross-attention to the mask features, self-attention, feed-forward; each with a residual and
+    a post-norm.
+    """
 
     def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.cross_attention = Attention(dim, num_heads, dropout)
         self.self_attention = Attention(dim, num_heads, dropout)
         self.ffn = nn.Sequential(
-            nn.Linear(dim, ffn_dim), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(ffn_dim, dim)
+            nn.Linear(dim, ffn_dim),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(ffn_dim, dim),
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
@@ -104,12 +122,15 @@ class QueryBlock(nn.Module):
         change = self.cross_attention(placed, memory + memory_position, memory, allowed)
         queries = self.norms[0](queries + self.dropout(change))
         placed = queries + query_position
-        queries = self.norms[1](queries + self.dropout(self.self_attention(placed, placed, queries)))
+        queries = self.norms[1](
+            queries + self.dropout(self.self_attention(placed, placed, queries))
+        )
         return self.norms[2](queries + self.dropout(self.ffn(queries)))
 
 
 class QueryDecoder(nn.Module):
-    """Learned queries, ``levels * blocks_per_level`` query blocks without shared weights, and the prediction heads.
+    """Learned queries, ``levels * blocks_per_level`` query blocks without shared weights, and the
+    prediction heads.
 
     Args:
         dim: channels of queries and features.
@@ -117,9 +138,11 @@ class QueryDecoder(nn.Module):
         num_classes: K, "no object" not counted.
         levels: decoder levels that the blocks read.
         blocks_per_level: L of Table 4.
-        order: ``sequential`` (all blocks of a level, then the next) or ``cycle`` (round-robin over the levels).
+        order: ``sequential`` (all blocks of a level, then the next) or ``cycle`` (round-robin over
+            the levels).
         num_heads, ffn_dim, dropout: of each block.
-        masked_attention: let a query attend only inside its own predicted mask (Mask2Former, section 3.2.1).
+        masked_attention: let a query attend only inside its own predicted mask (Mask2Former,
+            section 3.2.1).
 
     Raises:
         ValueError: unknown ``order``.
@@ -193,10 +216,13 @@ class QueryDecoder(nn.Module):
     def _inside_own_mask(self, queries: Tensor, mask_features: Tensor, memory: "_Memory") -> Tensor:
         """Where each query may attend: (B, 1, Q, L).
 
-        Resizing is linear, so resizing the features and then multiplying gives the resized mask at 1/16 of the cost.
+        Resizing is linear, so resizing the features and then multiplying gives the resized mask at
+        1/16 of the cost.
         """
         small = F.interpolate(mask_features, size=memory.size, mode="bilinear", align_corners=False)
-        inside = mask_logits(self.predict(queries).mask_embeddings, small).flatten(2) > 0  # (B, Q, L)
+        inside = (
+            mask_logits(self.predict(queries).mask_embeddings, small).flatten(2) > 0
+        )  # (B, Q, L)
         inside = inside[:, None]
         if memory.allowed is not None:
             inside = inside & memory.allowed
@@ -220,7 +246,8 @@ class _Memory:
         position = sine_position_encoding(height, width, dim, features.device).to(features.dtype)
         allowed = None
         if padding is not None:
-            # A cell counts as image where its first pixel does; images are padded at the bottom and on the right.
+            # A cell counts as image where its first pixel does; images are padded at the bottom and
+            # on the right.
             rows, columns = padding.shape[1] // height, padding.shape[2] // width
             allowed = ~padding[:, ::rows, ::columns].reshape(batch, 1, 1, height * width)
         return _Memory(features.flatten(2).transpose(1, 2), position, allowed, (height, width))

@@ -1,4 +1,6 @@
-"""Parameters and GMACs against the computed column of the facts sheet, which reproduces the paper's tables."""
+"""Parameters and GMACs against the computed column of the facts sheet, which reproduces the paper's
+tables.
+"""
 
 import pytest
 import torch

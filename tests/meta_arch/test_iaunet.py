@@ -42,7 +42,9 @@ def sample(height, width, count, classes=1, channels=3):
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (1, 0), (1, 5), (30, 2)])
-@pytest.mark.parametrize("change", [(), ("MODEL.IAUNET.MASKED_ATTENTION", True)], ids=["plain", "masked"])
+@pytest.mark.parametrize(
+    "change", [(), ("MODEL.IAUNET.MASKED_ATTENTION", True)], ids=["plain", "masked"]
+)
 def test_training_with_none_one_and_many_instances_of_two_sizes(counts, change):
     model = build(*([change] if change else []))
     batch = [sample(70, 101, counts[0]), sample(96, 64, counts[1])]
@@ -106,7 +108,7 @@ def test_normalisation_by_image_ignores_brightness_and_contrast():
 
 
 def test_wrong_number_of_channels_says_which_key():
-    with pytest.raises(ValueError, match="INPUT.CHANNELS"):
+    with pytest.raises(ValueError, match=r"INPUT\.CHANNELS"):
         build()([sample(64, 64, 1, channels=2)])
 
 
@@ -127,7 +129,10 @@ def test_overfits_one_image():
         optimizer.step()
     found = model.eval()([batch[0]])[0]["instances"]
     for truth in masks:
-        best = max(((m & truth).sum() / (m | truth).sum()).item() for m in found.pred_masks[found.scores > 0.5])
+        best = max(
+            ((m & truth).sum() / (m | truth).sum()).item()
+            for m in found.pred_masks[found.scores > 0.5]
+        )
         assert best > 0.8
 
 
@@ -136,6 +141,10 @@ def test_networks_import_neither_detectron2_nor_the_package():
     for file in folder.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.level < 2 and not (node.module or "").startswith(("detectron2", "iaunet_d2")), file
+                assert node.level < 2 and not (node.module or "").startswith(
+                    ("detectron2", "iaunet_d2")
+                ), file
             elif isinstance(node, ast.Import):
-                assert not any(a.name.startswith(("detectron2", "iaunet_d2")) for a in node.names), file
+                assert not any(
+                    a.name.startswith(("detectron2", "iaunet_d2")) for a in node.names
+                ), file

@@ -24,7 +24,7 @@ def test_maps_at_four_strides(name, channels, size):
 
 
 def test_another_pyramid_is_refused_with_the_key():
-    with pytest.raises(ValueError, match="MODEL.TIMM.NAME 'vit_tiny_patch16_224'"):
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NAME 'vit_tiny_patch16_224'"):
         TimmBackbone("vit_tiny_patch16_224")
 
 
@@ -34,7 +34,9 @@ def test_local_checkpoint_round_trip(tmp_path):
     state = {k: v for k, v in source.body.state_dict().items()}
     torch.save({**state, "fc.weight": torch.zeros(1000, 512)}, file)  # the classifier is left over
     loaded = TimmBackbone("resnet18", checkpoint=str(file))
-    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), source.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.parameters(), source.parameters(), strict=True)
+    )
 
 
 def test_checkpoint_that_does_not_fit_or_does_not_exist(tmp_path):
@@ -54,5 +56,12 @@ def test_no_network_says_which_keys_to_set(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("timm.create_model", offline)
-    with pytest.raises(BackboneWeightsError, match=r"MODEL\.TIMM\.PRETRAINED False.*MODEL\.TIMM\.CHECKPOINT"):
+    with pytest.raises(
+        BackboneWeightsError, match=r"MODEL\.TIMM\.PRETRAINED False.*MODEL\.TIMM\.CHECKPOINT"
+    ):
         TimmBackbone("resnet18", pretrained=True)
+
+
+def test_unknown_model_names_near_ones():
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NAME 'resnet5O'.*near: .*resnet50"):
+        TimmBackbone("resnet5O")

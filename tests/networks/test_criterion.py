@@ -9,7 +9,9 @@ from iaunet_d2.networks import CostWeights, QueryPrediction, SetCriterion, Targe
 
 
 def scene(queries=5, classes=2, outputs=2, counts=(3, 1), size=(6, 10), seed=0):
-    """Random predictions for ``len(counts)`` images and rectangles, partly overlapping, as ground truth."""
+    """Random predictions for ``len(counts)`` images and rectangles, partly overlapping, as ground
+    truth.
+    """
     g = torch.Generator().manual_seed(seed)
     batch, dim = len(counts), 4
     predictions = [
@@ -36,7 +38,11 @@ def plain_losses(prediction, features, targets, matches, output, no_object_weigh
     count = max(sum(len(t.labels) for t in targets), 1)
     for b, target in enumerate(targets):
         pairs = dict(
-            zip(matches[b].queries[output].tolist(), matches[b].targets[output].tolist(), strict=True)
+            zip(
+                matches[b].queries[output].tolist(),
+                matches[b].targets[output].tolist(),
+                strict=True,
+            )
         )
         for q, row in enumerate(prediction.class_logits[b]):
             label = int(target.labels[pairs[q]]) if q in pairs else classes
@@ -57,13 +63,16 @@ def test_dense_losses_equal_the_definitions(counts):
     torch.manual_seed(3)
     losses = criterion(predictions, features, targets)
     torch.manual_seed(3)
-    stacked = [torch.stack(x) for x in zip(*[(p.class_logits, p.mask_embeddings) for p in predictions])]
+    class_logits = torch.stack([p.class_logits for p in predictions])
+    embeddings = torch.stack([p.mask_embeddings for p in predictions])
     matches = [
-        criterion.match(stacked[0][:, b], stacked[1][:, b], features[b], targets[b])
+        criterion.match(class_logits[:, b], embeddings[:, b], features[b], targets[b])
         for b in range(len(targets))
     ]
     for output, suffix in ((0, "_0"), (1, "")):
-        ce, bce, dice = plain_losses(predictions[output], features, targets, matches, output, 0.1, 2)
+        ce, bce, dice = plain_losses(
+            predictions[output], features, targets, matches, output, 0.1, 2
+        )
         assert losses[f"loss_ce{suffix}"].item() == pytest.approx(ce, rel=1e-5)
         assert losses[f"loss_mask{suffix}"].item() == pytest.approx(5 * bce, rel=1e-5)
         assert losses[f"loss_dice{suffix}"].item() == pytest.approx(2 * dice, rel=1e-5)
@@ -97,7 +106,9 @@ def test_point_losses_approach_dense_ones_with_many_uniform_points():
 def test_more_instances_than_queries():
     predictions, features, targets = scene(queries=2, counts=(3,))
     for num_points in (0, 64):
-        losses = SetCriterion(2, num_points=num_points, matcher_points=64)(predictions, features, targets)
+        losses = SetCriterion(2, num_points=num_points, matcher_points=64)(
+            predictions, features, targets
+        )
         assert all(torch.isfinite(x) for x in losses.values())
 
 

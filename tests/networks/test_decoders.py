@@ -12,7 +12,10 @@ from iaunet_d2.networks.query_decoder import Attention
 
 
 def maps(height=64, width=96, channels=(4, 6, 8, 10), batch=2):
-    return [torch.randn(batch, c, height // s, width // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)]
+    return [
+        torch.randn(batch, c, height // s, width // s)
+        for c, s in zip(channels, (4, 8, 16, 32), strict=True)
+    ]
 
 
 def test_coordinates_of_a_map_that_is_not_square():
@@ -67,7 +70,9 @@ def test_position_encoding_by_formula():
 def test_attention_equals_torch_multihead_attention():
     ours, theirs = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.in_proj_weight.copy_(
+            torch.cat([ours.query.weight, ours.key.weight, ours.value.weight])
+        )
         theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
         theirs.out_proj.weight.copy_(ours.output.weight)
         theirs.out_proj.bias.copy_(ours.output.bias)
@@ -116,7 +121,9 @@ def test_masked_attention_looks_only_inside_the_own_mask():
     level, features = torch.randn(1, 16, 4, 6), torch.randn(1, 16, 16, 24)
     small = nn.functional.interpolate(features, size=(4, 6), mode="bilinear", align_corners=False)
     # One query alone, since self-attention would mix several.
-    single = QueryDecoder(16, 1, num_heads=4, ffn_dim=32, levels=1, blocks_per_level=1, masked_attention=True)
+    single = QueryDecoder(
+        16, 1, num_heads=4, ffn_dim=32, levels=1, blocks_per_level=1, masked_attention=True
+    )
     single.eval()
     embedding = single.predict(single.query_features.weight[None]).mask_embeddings
     inside = torch.einsum("bqc,bchw->bqhw", embedding, small)[0, 0] > 0

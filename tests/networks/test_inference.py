@@ -15,7 +15,9 @@ def predict(class_logits, masks):
 def run(class_logits, masks, padded=(8, 12), image=None, output=None, **settings):
     prediction, features = predict(class_logits, masks)
     settings = {"max_instances": 100, **settings}
-    return rescored_instances(prediction, 0, features, padded, image or padded, output or padded, **settings)
+    return rescored_instances(
+        prediction, 0, features, padded, image or padded, output or padded, **settings
+    )
 
 
 def test_score_is_class_probability_times_mean_foreground_probability():

@@ -12,14 +12,20 @@ from iaunet_d2.networks import CostWeights, dice_cost, hungarian, mask_cost, mat
 
 
 def plain_cost(class_logits, logits, label, mask, weights):
-    """The cost of one pair from the paper's formula, in double precision without any matrix product."""
+    """The cost of one pair from the paper's formula, in double precision without any matrix
+    product.
+    """
     exponentials = [math.exp(x) for x in class_logits]
     probability = exponentials[label] / sum(exponentials)
     p = [1 / (1 + math.exp(-x)) for x in logits]
-    bce = -sum(g * math.log(q) + (1 - g) * math.log(1 - q) for q, g in zip(p, mask, strict=True)) / len(p)
+    bce = -sum(
+        g * math.log(q) + (1 - g) * math.log(1 - q) for q, g in zip(p, mask, strict=True)
+    ) / len(p)
     overlap = sum(q * g for q, g in zip(p, mask, strict=True))
     dice = 1 - (2 * overlap + 1) / (sum(p) + sum(mask) + 1)
-    return -weights.class_weight * probability + weights.mask_weight * bce + weights.dice_weight * dice
+    return (
+        -weights.class_weight * probability + weights.mask_weight * bce + weights.dice_weight * dice
+    )
 
 
 def cheapest(cost):
@@ -40,7 +46,9 @@ def cheapest(cost):
     seed=st.integers(0, 2**16),
 )
 def test_assignment_is_the_cheapest_of_all(queries, targets, outputs, seed):
-    costs = torch.randn(outputs, queries, targets, generator=torch.Generator().manual_seed(seed)).double()
+    costs = torch.randn(
+        outputs, queries, targets, generator=torch.Generator().manual_seed(seed)
+    ).double()
     match = hungarian(costs)
     assert match.queries.shape == match.targets.shape == (outputs, min(queries, targets))
     for cost, q, t in zip(costs, match.queries, match.targets, strict=True):
@@ -67,13 +75,18 @@ def test_costs_equal_the_plain_formula(queries, targets, classes, seed):
     for q in range(queries):
         for t in range(targets):
             expected = plain_cost(
-                class_logits[q].tolist(), logits[q].tolist(), int(labels[t]), masks[t].tolist(), weights
+                class_logits[q].tolist(),
+                logits[q].tolist(),
+                int(labels[t]),
+                masks[t].tolist(),
+                weights,
             )
             assert got[q, t].item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_hand_worked_costs():
-    # Logits 0 are probabilities 1/2: BCE = ln 2 for any mask; dice = 1 - (2*1 + 1) / (2 + 2 + 1) = 0.4.
+    # Logits 0 are probabilities 1/2: BCE = ln 2 for any mask; dice = 1 - (2*1 + 1) / (2 + 2 + 1) =
+    # 0.4.
     logits, mask = torch.zeros(1, 4), torch.tensor([[1.0, 1.0, 0.0, 0.0]])
     assert mask_cost(logits, mask).item() == pytest.approx(math.log(2))
     assert dice_cost(logits, mask).item() == pytest.approx(0.4)

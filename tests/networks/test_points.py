@@ -17,7 +17,9 @@ def test_pixel_centres_give_the_pixels_and_outside_is_zero():
 
 def test_a_grid_of_points_equals_interpolate():
     maps = torch.randn(2, 3, 5, 7)
-    y, x = torch.meshgrid((torch.arange(10) + 0.5) / 10, (torch.arange(14) + 0.5) / 14, indexing="ij")
+    y, x = torch.meshgrid(
+        (torch.arange(10) + 0.5) / 10, (torch.arange(14) + 0.5) / 14, indexing="ij"
+    )
     points = torch.stack([x, y], -1).view(1, -1, 2).expand(2, -1, -1)
     inner = sample_points(maps, points).view(2, 3, 10, 14)[..., 1:-1, 1:-1]
     expected = F.interpolate(maps, size=(10, 14), mode="bilinear", align_corners=False)
@@ -29,6 +31,7 @@ def test_most_points_lie_where_the_mask_is_uncertain():
     points = uncertain_points(logits, 400, 3.0, 0.75)
     assert points.shape == (2, 400, 2) and points.min() >= 0 and points.max() <= 1
     distance = (points[..., 0] - 0.5).abs()
-    # 300 of 1,200 uniform candidates nearest to the middle lie within about 1/8 of it; the other 100 are uniform.
+    # 300 of 1,200 uniform candidates nearest to the middle lie within about 1/8 of it; the other
+    # 100 are uniform.
     assert distance[:, :300].max() < 0.2
     assert distance[:, 300:].max() > 0.3

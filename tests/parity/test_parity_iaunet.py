@@ -1,4 +1,6 @@
-"""IAUNet on both implementations: the same losses, the same Instances, and runs that continue on the other."""
+"""IAUNet on both implementations: the same losses, the same Instances, and runs that continue on
+the other.
+"""
 
 import pytest
 import torch
@@ -35,7 +37,8 @@ model.eval()
 found = []
 for x in model(batch):
     x = x["instances"]
-    found.append((x.image_size, x.pred_masks, x.pred_boxes.tensor.detach(), x.scores.detach(), x.pred_classes))
+    found.append((x.image_size, x.pred_masks, x.pred_boxes.tensor.detach(), x.scores.detach(),
+    x.pred_classes))
 result = losses, found
 """
 
@@ -84,7 +87,12 @@ def test_a_run_begun_on_one_ends_on_the_other(run_one, tmp_path):
         out = tmp_path / folder
         arguments = [*common, *extra, *options, "OUTPUT_DIR", str(out)]
         return run_one(
-            TRAIN, tmp_path / name, standin, datasets=datasets, runs=[arguments], weights=str(out / weights)
+            TRAIN,
+            tmp_path / name,
+            standin,
+            datasets=datasets,
+            runs=[arguments],
+            weights=str(out / weights),
         )
 
     ours = train("ours", True, "whole_standin")
