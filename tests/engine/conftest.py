@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
-from toy_model import write_cells
+from toy_model import toy_opts, write_cells
 
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.data import ensure_registered
@@ -48,14 +48,3 @@ def toy_cfg(cells: str, tmp_path: Path) -> Callable[..., CfgNode]:
         return cfg
 
     return make
-
-
-def toy_opts(name: str, output: Path) -> list[Any]:
-    return [
-        *("MODEL.META_ARCHITECTURE", "ToySegmenter", "MODEL.DEVICE", "cpu"),
-        *("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,)),
-        *("INPUT.IMAGE_SIZE", 32, "INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 32),
-        *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 6),
-        *("SOLVER.BASE_LR", 0.01, "TEST.EVAL_PERIOD", 0, "TEST.NUM_OVERLAYS", 1),
-        *("OUTPUT_DIR", str(output), "SEED", 7),
-    ]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import toy_opts
 from detectron2.config import CfgNode
+from toy_model import toy_opts
 
 from iaunet_d2.engine import Trainer, main
 from iaunet_d2.engine.main import is_users, one_message

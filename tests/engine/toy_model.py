@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -92,3 +93,15 @@ def write_cells(folder: Path, count: int = 6) -> str:
     }
     (folder / "cells.json").write_text(json.dumps(content))
     return f"coco:{folder / 'cells.json'}:{folder / 'images'}"
+
+
+def toy_opts(name: str, output: Path) -> list[Any]:
+    """Config keys and values that train the toy in a moment."""
+    return [
+        *("MODEL.META_ARCHITECTURE", "ToySegmenter", "MODEL.DEVICE", "cpu"),
+        *("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,)),
+        *("INPUT.IMAGE_SIZE", 32, "INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 32),
+        *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 6),
+        *("SOLVER.BASE_LR", 0.01, "TEST.EVAL_PERIOD", 0, "TEST.NUM_OVERLAYS", 1),
+        *("OUTPUT_DIR", str(output), "SEED", 7),
+    ]

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from toy_model import write_cells
+from toy_model import toy_opts, write_cells
 
 from iaunet_d2.engine import NonFiniteLossError, Trainer
 from iaunet_d2.engine.launch import start
@@ -23,8 +23,6 @@ FOLDER = Path(sys.argv[1])
 
 
 def config(output: str) -> CfgNode:
-    from conftest import toy_opts
-
     name = f"coco:{FOLDER / 'cells' / 'cells.json'}:{FOLDER / 'cells' / 'images'}"
     iaunet_d2.data.ensure_registered([name])
     cfg = iaunet_d2.get_iaunet_cfg()
