@@ -42,9 +42,10 @@ def _summary(args: argparse.Namespace) -> None:
 
     from .analysis import summarize
     from .config import get_iaunet_cfg
+    from .engine.preflight import merge_config
 
-    cfg = get_iaunet_cfg(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = get_iaunet_cfg()
+    merge_config(cfg, args.config_file, args.opts)
     # Counting needs no weights and no GPU.
     cfg.merge_from_list(
         ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", False, "MODEL.TIMM.CHECKPOINT", ""]
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _summary(args)
-    except (ValueError, KeyError, AssertionError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError) as error:
         print(f"iaunet {args.command}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -80,7 +80,17 @@ def load_config(args: Namespace) -> CfgNode:
             "--eval-only needs weights: MODEL.WEIGHTS <file>, or --resume for the last checkpoint "
             "of OUTPUT_DIR"
         )
+    if _weights_are_replaced(cfg, args):
+        cfg.MODEL.TIMM.PRETRAINED = False
+        cfg.MODEL.TIMM.CHECKPOINT = ""
     return cfg
+
+
+def _weights_are_replaced(cfg: CfgNode, args: Namespace) -> bool:
+    """Whether a checkpoint replaces the backbone's weights: they then need not be fetched."""
+    if args.resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file():
+        return True
+    return bool(cfg.MODEL.WEIGHTS) and cfg.MODEL.WEIGHTS_STRICT
 
 
 def setup(args: Namespace) -> CfgNode:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from toy_model import toy_opts
 
 from iaunet_d2.engine import Trainer, main
-from iaunet_d2.engine.main import is_users, one_message
+from iaunet_d2.engine.main import argument_parser, is_users, load_config, one_message
 
 Call = Callable[..., tuple[int, str]]
 
@@ -109,3 +109,23 @@ def test_words_of_a_data_loading_process() -> None:
     assert one_message(ValueError(text)) == "a.png: is empty: mend it"
     assert one_message(ValueError("plain: words")) == "plain: words"
     assert not is_users(ValueError("of nobody"))
+
+
+@pytest.mark.parametrize(
+    ("before", "opts", "fetched"),
+    [
+        ((), (), True),
+        (("--resume",), (), True),  # nothing to resume from
+        (("--eval-only",), ("MODEL.WEIGHTS", "w.pth"), False),
+        ((), ("MODEL.WEIGHTS", "w.pth"), False),
+        ((), ("MODEL.WEIGHTS", "w.pth", "MODEL.WEIGHTS_STRICT", "False"), True),
+    ],
+)
+def test_backbone_weights_are_fetched_only_when_no_checkpoint_replaces_them(
+    before: tuple[str, ...], opts: tuple[str, ...], fetched: bool, tmp_path: Path
+) -> None:
+    common = ["--config-file", "revvity_r50.yaml", *before, "OUTPUT_DIR", str(tmp_path), *opts]
+    assert load_config(argument_parser().parse_args(common)).MODEL.TIMM.PRETRAINED is fetched
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    resumed = load_config(argument_parser().parse_args(common)).MODEL.TIMM.PRETRAINED
+    assert resumed is (fetched and "--resume" not in before)
