@@ -161,6 +161,8 @@ def _add_solver(cfg: CN) -> None:
     # per-parameter kinds.
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    # Iterations between checkpoints: what a kill can cost.
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1000
     # Checkpoints kept beside the best and the final one; 0 keeps all.
     cfg.SOLVER.MAX_TO_KEEP = 2
     cfg.SOLVER.EARLY_STOPPING = CN()

@@ -118,8 +118,11 @@ class IAUNetDatasetMapper:
         Raises:
             BadFileError: the image, or a mask of it, cannot be used; the message names the file.
         """
+        return self.map(self.read(dataset_dict), dataset_dict)
+
+    def map(self, image: np.ndarray, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map an image that was read already, (H, W, ``num_channels``); see :meth:`__call__`."""
         entry = {k: v for k, v in dataset_dict.items() if k != "annotations"}
-        image = self.read(dataset_dict)
         source_size = image.shape[:2]
         entry["height"], entry["width"] = source_size
         position = dataset_dict.get("position", None if self.is_train else 0)
@@ -147,6 +150,18 @@ class IAUNetDatasetMapper:
         """
         image = self._read(dataset_dict["file_name"])
         check_size(dataset_dict, image.shape[:2])
+        return self.adapt(image, dataset_dict["file_name"])
+
+    def adapt(self, image: np.ndarray, name: str) -> np.ndarray:
+        """Make what :func:`~iaunet_d2.data.readers.read_image` gives what the model takes.
+
+        Args:
+            image: (H, W, C), 0..255.
+            name: of the image, for the error.
+
+        Returns:
+            ``uint8`` (H, W, ``num_channels``).
+        """
         if image.dtype != np.uint8:
             image = np.rint(image).astype(np.uint8)
         count = image.shape[2]
@@ -154,7 +169,7 @@ class IAUNetDatasetMapper:
             return np.repeat(image, 3, axis=2)
         if count != self.num_channels:
             raise BadFileError(
-                f"{dataset_dict['file_name']}: has {count} channels, the model takes "
+                f"{name}: has {count} channels, the model takes "
                 f"{self.num_channels} (the entries of MODEL.PIXEL_MEAN). Choose "
                 f"{self.num_channels} with INPUT.CHANNELS, such as "
                 f"{tuple(range(self.num_channels))}, or give MODEL.PIXEL_MEAN and PIXEL_STD "

@@ -54,6 +54,8 @@ def test_inference_without_the_auxiliary_masks():
 
 
 BASE = {"BLOCKS_PER_LEVEL": 1, "FFN_DIM": 2048, "SE": False, "COORD_CONV": False}
+# The facts sheet's closest fit to the whole table: skips added, no projection on the shortcut.
+ADD = {**BASE, "FFN_DIM": 1024, "SKIP": "add", "RESIDUAL": "identity"}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,10 @@ BASE = {"BLOCKS_PER_LEVEL": 1, "FFN_DIM": 2048, "SE": False, "COORD_CONV": False
         ({"BLOCKS_PER_LEVEL": 1}, 33.05, 43.12),
         ({"BLOCK_ORDER": "cycle"}, 39.37, 45.66),
         ({**BASE, "RESIDUAL": "identity"}, 34.10, 42.58),
+        ({**ADD, "FFN_DIM": 2048}, 33.96, 42.23),
+        (ADD, 32.39, 42.08),
+        ({**ADD, "SE": True, "SE_REDUCTION": 16}, 32.41, 42.08),
+        ({**ADD, "FFN_DIM": 2048, "SEPARABLE": False, "MASK_BRANCH": False}, 33.55, 41.49),
     ],
     ids=str,
 )

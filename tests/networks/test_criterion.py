@@ -2,10 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
-from iaunet_d2.networks import CostWeights, QueryPrediction, SetCriterion, Target, mask_logits
+from iaunet_d2.networks import (
+    CostWeights,
+    QueryPrediction,
+    SetCriterion,
+    Target,
+    mask_logits,
+    uncertain_points,
+)
 
 
 def scene(queries=5, classes=2, outputs=2, counts=(3, 1), size=(6, 10), seed=0):
@@ -92,15 +101,39 @@ def test_dense_losses_raise_logits_to_the_size_of_the_input():
     assert losses["loss_dice"].item() == pytest.approx(2 * (1 - 33 / (128 + 32 + 1)))
 
 
-def test_point_losses_approach_dense_ones_with_many_uniform_points():
-    predictions, features, targets = scene(size=(32, 48))
-    dense = SetCriterion(2, num_points=0, matcher_points=4000)(predictions, features, targets)
-    points = SetCriterion(
-        2, num_points=60000, oversample_ratio=1.0, importance_sample_ratio=0.0, matcher_points=4000
-    )(predictions, features, targets)
-    for name, value in dense.items():
-        # Points fall between pixel centres too, where both sides are interpolated.
-        assert points[name].item() == pytest.approx(value.item(), rel=0.12), name
+def at_points(image, points):
+    """SciPy's bilinear interpolation of (H, W) at (P, 2), x and y in [0, 1]; outside is 0."""
+    height, width = image.shape
+    rows, columns = points[:, 1] * height - 0.5, points[:, 0] * width - 0.5
+    return map_coordinates(image, np.stack([rows, columns]), order=1, mode="grid-constant")
+
+
+@pytest.mark.parametrize("queries", [6, 2])
+def test_point_losses_equal_the_definitions_at_the_same_points(queries):
+    """The default path: oversampled candidates, the uncertain ones kept; also with N > Q."""
+    predictions, features, targets = scene(queries=queries, counts=(3,), outputs=1, size=(16, 24))
+    masks = torch.zeros(3, 60, 90, dtype=torch.bool)  # finer than the logits, as in training
+    masks[0, 5:40, 10:60], masks[1, 20:55, 30:80], masks[2, :10, :10] = True, True, True
+    target = Target(targets[0].labels, masks)
+    prediction = predictions[0]
+    criterion = SetCriterion(2, num_points=40, matcher_points=64)
+    torch.manual_seed(5)
+    losses = criterion([prediction], features, [target])
+    torch.manual_seed(5)
+    match = criterion.match(
+        prediction.class_logits, prediction.mask_embeddings, features[0], target
+    )
+    logits = mask_logits(prediction.mask_embeddings, features)[0][match.queries[0]]
+    points = uncertain_points(logits, 40, 3.0, 0.75).numpy()
+    bce = dice = 0.0
+    for logit, truth, point in zip(logits.numpy(), match.targets[0], points, strict=True):
+        x = at_points(logit.astype(np.float64), point)
+        g = at_points(masks[truth].numpy().astype(np.float64), point)
+        p = 1 / (1 + np.exp(-x))
+        bce += -(g * np.log(p) + (1 - g) * np.log(1 - p)).mean()
+        dice += 1 - (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1)
+    assert losses["loss_mask"].item() == pytest.approx(5 * bce / 3, rel=1e-4)
+    assert losses["loss_dice"].item() == pytest.approx(2 * dice / 3, rel=1e-4)
 
 
 def test_more_instances_than_queries():

@@ -1,0 +1,5 @@
+"""Using a trained model."""
+
+from .predictor import Predictor
+
+__all__ = ["Predictor"]
