@@ -157,8 +157,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # "bfloat16" or "float16", with SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.PRECISION = "float16"
-    # "full_model" clips the norm over all parameters; "norm" and "value" are Detectron2's
-    # per-parameter kinds.
+    # "full_model" clips the norm over all parameters (iaunet_d2.engine.Trainer only); "norm" and
+    # "value" are Detectron2's per-parameter kinds.
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     # Iterations between checkpoints: what a kill can cost.

@@ -4,7 +4,7 @@ from .augmentation import inference_augmentations, train_augmentations
 from .checks import check_files, warn_if_crowded
 from .coco_json import CocoContent, load_coco
 from .datasets import datasets_root, ensure_registered, parse_coco_name
-from .errors import BadFileError
+from .errors import BadFileError, ClassesError
 from .loaders import build_test_loader, build_train_loader, build_val_loss_loader, dataset_records
 from .mapper import IAUNetDatasetMapper
 from .readers import image_size, read_image
@@ -13,6 +13,7 @@ from .synthetic import SyntheticCells, draw_cells, ensure_synthetic
 
 __all__ = [
     "BadFileError",
+    "ClassesError",
     "CocoContent",
     "IAUNetDatasetMapper",
     "PositionSampler",

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 CHECK_MODES = ("header", "full", "none")
 _SHOWN = 10
 _THREADS = 8
+# Data sets whose crowd regions were told.
+_TOLD: set[str] = set()
 
 
 def check_files(
@@ -112,6 +114,30 @@ def warn_if_crowded(
             most,
             file_name,
         )
+
+
+def warn_of_crowd_regions(dataset_dicts: Sequence[dict[str, Any]], dataset_name: str) -> None:
+    """Tell once of annotations with ``iscrowd=1`` in a data set that the user's code registered.
+
+    Its annotation file is evaluated as it is, where they are crowd regions, while ``INPUT.CROWD
+    instance`` trains them as instances.
+    """
+    counts = [
+        sum(bool(a.get("iscrowd", 0)) for a in d.get("annotations", ())) for d in dataset_dicts
+    ]
+    if not any(counts) or dataset_name in _TOLD:
+        return
+    _TOLD.add(dataset_name)
+    logger.warning(
+        "%s: %d annotations in %d of %d images have iscrowd=1. INPUT.CROWD instance trains them as "
+        "instances, but the evaluation takes them as crowd regions, whose instances do not count. "
+        "Name the data set coco:<json>:<image folder>, which does alike in both, or set "
+        "INPUT.CROWD ignore.",
+        dataset_name,
+        sum(counts),
+        sum(map(bool, counts)),
+        len(counts),
+    )
 
 
 def _summary(bad: list[str], total: int) -> str:

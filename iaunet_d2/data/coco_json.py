@@ -147,19 +147,7 @@ def _annotation_list(
 def _images_by_id(content: dict[str, Any], json_file: str) -> dict[Any, dict[str, Any]]:
     images: dict[Any, dict[str, Any]] = {}
     for place, image in enumerate(content["images"]):
-        keys = image.keys() if isinstance(image, dict) else set()
-        missing = {"id", "file_name", "height", "width"} - keys
-        if missing:
-            raise BadFileError(
-                f"{json_file}: image number {place} of the list lacks "
-                f"{', '.join(sorted(missing))}. Add it."
-            )
-        size = (image["height"], image["width"])
-        if not all(isinstance(n, int) and n > 0 for n in size):
-            raise BadFileError(
-                f"{json_file}: image {image['file_name']} has height and width {size}; whole "
-                "numbers over 0 are needed."
-            )
+        _check_image(image, place, json_file)
         if image["id"] in images:
             raise BadFileError(
                 f"{json_file}: image id {image['id']} stands for "
@@ -170,6 +158,34 @@ def _images_by_id(content: dict[str, Any], json_file: str) -> dict[Any, dict[str
     if not images:
         raise BadFileError(f"{json_file}: lists no image.")
     return images
+
+
+def _check_image(image: Any, place: int, json_file: str) -> None:
+    keys = image.keys() if isinstance(image, dict) else set()
+    missing = {"id", "file_name", "height", "width"} - keys
+    if missing:
+        raise BadFileError(
+            f"{json_file}: image number {place} of the list lacks {', '.join(sorted(missing))}. "
+            "Add it."
+        )
+    identity, file_name = image["id"], image["file_name"]
+    if not isinstance(identity, (int, str)):
+        raise BadFileError(
+            f"{json_file}: image number {place} of the list has the id {identity!r}; a number is "
+            "needed."
+        )
+    if not isinstance(file_name, str) or not file_name:
+        raise BadFileError(
+            f"{json_file}: the file_name of image id {identity!r} is {file_name!r}; the name of "
+            "the image file is needed. Correct it, or remove the image and its annotations."
+        )
+    size = (image["height"], image["width"])
+    # True and False are whole numbers to Python.
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size):
+        raise BadFileError(
+            f"{json_file}: image id {identity!r}, {file_name}, has height and width {size}; whole "
+            "numbers over 0 are needed. Write what the image file has."
+        )
 
 
 def _categories_by_id(content: dict[str, Any], json_file: str) -> dict[int, str]:

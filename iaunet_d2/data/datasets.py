@@ -71,6 +71,11 @@ def ensure_registered(
         _REGISTERED[name] = options
 
 
+def is_registered_here(name: str) -> bool:
+    """Whether :func:`ensure_registered` registered a name, not the user's own code."""
+    return name in _REGISTERED
+
+
 def parse_coco_name(name: str) -> tuple[str, str]:
     """The annotation file and the image folder of a name ``coco:<json>:<image folder>``.
 

@@ -6,16 +6,13 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetCatalog,
-    MetadataCatalog,
-    build_detection_test_loader,
-)
+from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from .checks import check_files, warn_if_crowded
-from .datasets import ensure_registered
+from .checks import check_files, warn_if_crowded, warn_of_crowd_regions
+from .classes import check_classes, check_same_training_classes
+from .datasets import ensure_registered, is_registered_here
 from .mapper import IAUNetDatasetMapper
 from .stream import PositionSampler, ReportingLoader, SampleStream, TellingMapper
 
@@ -44,6 +41,7 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> 
 
     Raises:
         BadFileError: a file cannot be used; from here or while iterating.
+        ClassesError: a data set's classes do not fit the model or the other data sets.
         ValueError: the config does not fit the data or the number of processes.
     """
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
@@ -94,10 +92,14 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
 
     Raises:
         BadFileError: files cannot be used and ``INPUT.ON_BAD_FILE`` is "stop".
+        ClassesError: its classes do not fit the model, or differ from those of ``DATASETS.TRAIN``.
     """
     options = cfg.INPUT
     ensure_registered([name], options.CROWD, options.ON_BAD_FILE)
     records = DatasetCatalog.get(name)
+    check_classes(cfg, name, records)
+    if options.CROWD == "instance" and not is_registered_here(name):
+        warn_of_crowd_regions(records, name)
     key = (name, options.CHECK_FILES, hash(tuple(r["file_name"] for r in records)))
     if key not in _CHECKED:
         mapper = IAUNetDatasetMapper(cfg, is_train=False)
@@ -131,9 +133,7 @@ def _train_records(cfg: CfgNode) -> list[dict[str, Any]]:
             "DATASETS.TRAIN is empty. Name a data set, such as coco:<json>:<image folder>."
         )
     records = [record for name in names for record in dataset_records(cfg, name)]
-    classes = {name: list(MetadataCatalog.get(name).thing_classes) for name in names}
-    if len({tuple(c) for c in classes.values()}) > 1:
-        raise ValueError(f"the data sets of DATASETS.TRAIN have different classes: {classes}")
+    check_same_training_classes(names)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         filled = [r for r in records if r.get("annotations")]
         logger.info(

@@ -14,8 +14,13 @@ from pycocotools import mask as mask_util
 
 from .segmentation import compressed_rle, is_rle
 
-# Points further from the crop than this many of its sides are moved: no window is of any size.
-_REACH = 4
+# Outlines that reach further out of the crop than this many of its sides are clipped: no window is
+# of any size. The others are drawn whole, to the pixel as in the whole image.
+_REACH = 1
+# Pixels around the crop that a clipped outline keeps, so that its new edges lie outside.
+_MARGIN = 4
+# Beyond any image, and still exact to a fraction of a pixel.
+_FAR = 1e12
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,39 @@ def rasterise(polygons: Sequence[np.ndarray], frame_size: tuple[int, int]) -> Pa
     return Patch(max(top, 0), max(left, 0), pixels[max(-top, 0) :, max(-left, 0) :])
 
 
+def clip_polygon(
+    points: np.ndarray, low: tuple[float, float], high: tuple[float, float]
+) -> np.ndarray:
+    """The part of a polygon inside a rectangle (Sutherland and Hodgman, 1974).
+
+    Where the polygon leaves the rectangle and comes back, the result runs along the rectangle's
+    side, and may do so to and fro: that encloses nothing.
+
+    Args:
+        points: (points, 2), finite x and y; convex or not.
+        low: least x and y of the rectangle.
+        high: greatest x and y.
+
+    Returns:
+        (points, 2); of length 0 if nothing is inside.
+    """
+    for axis in (0, 1):
+        for sign, limit in ((1.0, low[axis]), (-1.0, high[axis])):
+            depth = sign * (points[:, axis] - limit)
+            inside = depth >= 0
+            if inside.all():
+                continue
+            ahead, depth_ahead = np.roll(points, -1, axis=0), np.roll(depth, -1)
+            crosses = inside != (depth_ahead >= 0)
+            share = np.divide(depth, depth - depth_ahead, where=crosses, out=np.zeros_like(depth))
+            crossing = points + share[:, None] * (ahead - points)
+            crossing[:, axis] = limit
+            # Each point that is inside, then the crossing on the way to the next.
+            both = np.stack([points, crossing], axis=1)
+            points = both[np.stack([inside, crosses], axis=1)]
+    return points
+
+
 def source_pixels(
     transforms: Any, source_size: tuple[int, int], frame_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -144,15 +182,20 @@ def _outline_patches(
         return {}
     ends = np.cumsum([len(p) for p in polygons])
     moved = np.asarray(transforms.apply_coords(np.concatenate(polygons)), dtype=np.float64)
-    reach = _REACH * max(frame_size)
-    np.clip(moved, -reach, np.array(frame_size[::-1]) + reach, out=moved)
+    np.clip(moved, -_FAR, _FAR, out=moved)
     starts = np.concatenate([[0], ends[:-1]])
     low, high = np.minimum.reduceat(moved, starts), np.maximum.reduceat(moved, starts)
-    meets = ((high > 0) & (low < frame_size[::-1])).all(1)
+    sides = np.array(frame_size[::-1])
+    reach = _REACH * max(frame_size)
+    far: np.ndarray = np.any((low < -reach) | (high > sides + reach), axis=1)
 
     met: dict[int, list[np.ndarray]] = {}
-    for owner, start, end in zip(np.array(owners)[meets], starts[meets], ends[meets], strict=True):
-        met.setdefault(int(owner), []).append(moved[start:end])
+    for place in np.flatnonzero(((high > 0) & (low < sides)).all(1)):
+        points = moved[starts[place] : ends[place]]
+        if far[place]:
+            points = clip_polygon(points, (-_MARGIN, -_MARGIN), tuple(sides + _MARGIN))
+        if len(points):
+            met.setdefault(owners[place], []).append(points)
     patches = {k: rasterise(parts, frame_size) for k, parts in met.items()}
     return {k: patch for k, patch in patches.items() if patch is not None}
 

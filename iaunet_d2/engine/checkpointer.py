@@ -47,6 +47,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **checkpointables)
         self.strict = strict
         self._strict_now = strict
+        self._path_now = ""
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write everything to ``<save_dir>/<name>.pth`` and tag it as the last checkpoint.
@@ -129,6 +130,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         if path and "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(f"weights file {path} does not exist (MODEL.WEIGHTS)")
         self._strict_now = self.strict or checkpointables is None
+        self._path_now = path
         return super().load(path, checkpointables)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -142,7 +144,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         message = mismatch(self.model.state_dict(), state)
         if message and self._strict_now:
             raise CheckpointError(
-                "the weights file does not fit the model "
+                f"the weights file {self._path_now} does not fit the model "
                 f"({type(self.model).__name__}):\n{message}\n"
                 "Compare the config with the config.yaml beside the file. To load what fits and "
                 "train the rest, give "

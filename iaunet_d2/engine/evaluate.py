@@ -86,14 +86,19 @@ def _same_number_everywhere(loader: Any) -> Iterable[tuple[list[dict[str, Any]],
     Losses may talk between the processes (Mask2Former's normaliser does), so each must call them
     equally often.
     """
-    lengths = comm.all_gather(len(loader))
-    if not min(lengths):
-        logger.warning("Fewer validation images than processes: no validation loss.")
+    batches = iter(loader)
+    batch: list[dict[str, Any]] = next(batches, [])
+    told = comm.all_gather((len(loader), bool(batch)))
+    if not any(has_one for _, has_one in told):
+        logger.warning("No validation image can be used: no validation loss.")
         return
-    batch: list[dict[str, Any]] = []
-    given = 0
-    for batch in loader:  # fewer than its length where bad files are left out
+    weight = len(batch)
+    if not all(has_one for _, has_one in told):  # a process without any repeats another's
+        batch = next(other for other in comm.all_gather(batch) if other)
+    yield batch, weight
+    given = 1
+    for batch in batches:  # fewer than its length where bad files are left out
         yield batch, len(batch)
         given += 1
-    for _ in range(max(lengths) - given if batch else 0):
+    for _ in range(max(length for length, _ in told) - given):
         yield batch, 0

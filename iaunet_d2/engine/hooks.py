@@ -216,11 +216,17 @@ class Checkpoints(HookBase):
             self._prune()
 
     def after_train(self) -> None:
-        # Early stopping makes an iteration the last one only after its checkpoint.
+        # Early stopping makes an iteration the last one only after its checkpoint; in a resumed run
+        # perhaps before the first iteration, by the evaluation that is made up for.
         trainer = self.trainer
-        trained = trainer.completed > trainer.start_iter
-        if trained and trainer.iter >= trainer.max_iter and self._final_at != trainer.completed:
+        if trainer.iter < trainer.max_iter or self._final_at == trainer.completed:
+            return
+        if trainer.completed > trainer.start_iter or not self._resumed_from_final():
             self._save_final()
+
+    def _resumed_from_final(self) -> bool:
+        tag = Path(self.trainer.checkpointer.save_dir, "last_checkpoint")
+        return tag.is_file() and tag.read_text().strip() == f"{FINAL}.pth"
 
     def _save_final(self) -> None:
         self.trainer.save_checkpoint(FINAL)

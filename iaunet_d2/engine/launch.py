@@ -1,10 +1,13 @@
 """Starting processes: on GPUs by Detectron2, on CPUs by ourselves, or by torchrun."""
 
+import hashlib
 import os
 import socket
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -13,8 +16,15 @@ from detectron2.engine import launch as gpu_launch
 from detectron2.utils import comm
 
 from .errors import ConfigError
+from .preflight import check_device
 
 TIMEOUT = timedelta(minutes=30)
+
+AUTO = "auto"  # Detectron2's word for a free port of this machine
+
+# Processes that were started together find here what one of them has told: a folder, or a store.
+TOLD_VARIABLE = "IAUNET_D2_TOLD"
+_stores: list[dist.Store] = []
 
 Run = Callable[[Namespace], int]
 
@@ -46,8 +56,40 @@ def start(run: Run, args: Namespace, device: str, default_url: str) -> int:
             "MODEL.DEVICE cpu"
         )
     url = args.dist_url
-    if url == default_url and args.num_machines == 1:
+    if url in (default_url, AUTO) and args.num_machines == 1:
         url = f"tcp://127.0.0.1:{_free_port()}"  # two runs of one user must not meet
+    if url == AUTO:
+        raise ConfigError("--dist-url auto works on one machine; give tcp://<machine 0>:<port>")
+    with tempfile.TemporaryDirectory(prefix="iaunet_d2_") as told:
+        os.environ[TOLD_VARIABLE] = told
+        try:
+            return _spawn(run, args, url, on_gpu)
+        finally:
+            del os.environ[TOLD_VARIABLE]
+
+
+def first_to_tell(message: str) -> bool:
+    """Whether no process of this run has told ``message`` yet; the one that asks then must.
+
+    An error that all processes meet is thus told once, by whichever comes first: the others may be
+    ended before they can speak.
+    """
+    digest = hashlib.sha256(message.encode()).hexdigest()[:16]
+    if _stores:
+        return _stores[0].add(f"{TOLD_VARIABLE}/{digest}", 1) == 1
+    folder = os.environ.get(TOLD_VARIABLE)
+    if not folder:
+        return True
+    try:
+        Path(folder, digest).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:  # the process that started this one has ended
+        return True
+    return True
+
+
+def _spawn(run: Run, args: Namespace, url: str, on_gpu: bool) -> int:
     method = mp.get_start_method()
     try:
         if on_gpu:
@@ -71,12 +113,18 @@ def _in_torchrun(run: Run, args: Namespace, device: str) -> int:
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     on_gpu = device.startswith("cuda")
     if on_gpu:
+        check_device(f"cuda:{local_rank}")
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+    store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT
+    )
+    _stores.append(store)
     try:
         comm.create_local_process_group(local_size)
         return run(args)
     finally:
+        _stores.clear()
         dist.destroy_process_group()
 
 

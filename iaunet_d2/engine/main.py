@@ -18,8 +18,8 @@ from ..data import ensure_registered
 from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError, NonFiniteLossError
 from .evaluate import evaluate
-from .launch import start
-from .preflight import check_config, check_writable, merge_config, resuming_command
+from .launch import first_to_tell, start
+from .preflight import check_writable, merge_config, resuming_command
 from .results import detectron2_results, write_results
 from .trainer import Trainer
 
@@ -45,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argument_parser()
     args = parser.parse_args(argv)
     try:
-        cfg = load_config(
-            args
-        )  # before any process starts, so that an error comes at once and only once
+        # Before any process starts, so that an error comes at once and only once.
+        cfg = load_config(args)
         check_writable(cfg.OUTPUT_DIR)
         return start(run_guarded, args, cfg.MODEL.DEVICE, parser.get_default("dist_url"))
     except KeyboardInterrupt:
@@ -100,12 +99,9 @@ def setup(args: Namespace) -> CfgNode:
         The frozen config.
     """
     cfg = load_config(args)
-    check_writable(cfg.OUTPUT_DIR)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="iaunet_d2")
-    if not args.eval_only:
-        check_config(cfg, comm.get_world_size())
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     ensure_registered(names, cfg.INPUT.CROWD, cfg.INPUT.ON_BAD_FILE)
     return cfg
@@ -123,9 +119,18 @@ def run(args: Namespace) -> None:
 
 
 def evaluate_only(cfg: CfgNode, resume: bool) -> None:
-    """Evaluate ``MODEL.WEIGHTS`` or the last checkpoint, and write ``results.json``."""
+    """Evaluate ``MODEL.WEIGHTS`` or the last checkpoint, and write ``results.json``.
+
+    Raises:
+        ConfigError: there is neither.
+    """
     model = Trainer.build_model(cfg)
     checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, strict=cfg.MODEL.WEIGHTS_STRICT)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        raise ConfigError(
+            f"--eval-only: OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no checkpoint, and MODEL.WEIGHTS is "
+            "empty; give one of them: MODEL.WEIGHTS <file>, or OUTPUT_DIR <folder of a run>"
+        )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = evaluate(cfg, model)
     if comm.is_main_process():
@@ -178,17 +183,33 @@ def one_message(error: BaseException) -> str:
 
 
 def _tell(error: BaseException) -> None:
-    """Log the message everywhere and the traceback in the files only."""
-    logger.error("%s", one_message(error))
-    details = logger.makeRecord(
-        logger.name,
-        logging.ERROR,
-        __file__,
-        0,
-        "Details:",
-        (),
-        (type(error), error, error.__traceback__),
+    """Show the message once, from whichever process; put it into every log file with its traceback.
+
+    Only the main process logs to the console. Another one's message goes to stderr.
+    """
+    message = one_message(error)
+    handlers = logging.getLogger("iaunet_d2").handlers
+    files = [h for h in handlers if not _is_console(h)]
+    if first_to_tell(message):
+        if handlers and len(files) == len(handlers):
+            sys.stderr.write(f"process {comm.get_rank()}: {message}\n")
+            sys.stderr.flush()
+        logger.error("%s", message)
+    else:
+        _log_to(files, message)
+    _log_to(files, "Details:", error)
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+
+
+def _log_to(
+    handlers: Sequence[logging.Handler], message: str, error: BaseException | None = None
+) -> None:
+    cause = (type(error), error, error.__traceback__) if error is not None else None
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, "%s", (message,), cause, "_tell"
     )
-    for handler in logging.getLogger("iaunet_d2").handlers:
-        if getattr(handler, "stream", None) not in (sys.stdout, sys.stderr):
-            handler.handle(details)
+    for handler in handlers:
+        handler.handle(record)

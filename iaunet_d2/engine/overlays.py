@@ -16,7 +16,7 @@ from detectron2.evaluation import inference_context
 from detectron2.utils import comm
 from torch import nn
 
-from ..data import IAUNetDatasetMapper, dataset_records
+from ..data import BadFileError, IAUNetDatasetMapper, dataset_records
 from ..data.segmentation import compressed_rle, is_rle
 from .evaluate import unwrapped
 from .hooks import Evaluated
@@ -60,7 +60,10 @@ def write_overlays(cfg: CfgNode, model: nn.Module, folder: Path) -> list[Path]:
     """Draw images of the first data set of ``DATASETS.TEST`` into ``folder``.
 
     Returns:
-        The files written.
+        The files written; with ``INPUT.ON_BAD_FILE: skip`` there is none for a bad image.
+
+    Raises:
+        BadFileError: an image cannot be used, and ``INPUT.ON_BAD_FILE`` is "stop".
     """
     folder.mkdir(parents=True, exist_ok=True)
     mapper = IAUNetDatasetMapper(cfg, False)
@@ -70,9 +73,15 @@ def write_overlays(cfg: CfgNode, model: nn.Module, folder: Path) -> list[Path]:
     ignored = () if cfg.INPUT.CROWD == "instance" else (1,)
     with inference_context(model), torch.no_grad():
         for index, record in enumerate(records):
-            found = model([mapper(record)])[0]["instances"].to("cpu")
+            try:
+                sample, image = mapper(record), mapper.read(record)
+            except BadFileError as error:
+                if cfg.INPUT.ON_BAD_FILE == "stop":
+                    raise
+                logger.warning("No overlay: %s", error)
+                continue
+            found = model([sample])[0]["instances"].to("cpu")
             found = found[found.scores >= cfg.TEST.OVERLAY_SCORE_THRESH]
-            image = mapper.read(record)
             picture = side_by_side(
                 displayable(image[..., ::-1] if cfg.INPUT.FORMAT == "BGR" else image),
                 list(annotation_masks(record, ignored)),

@@ -7,18 +7,19 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from ..config import config_path
 from .errors import ConfigError, OutputError
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS_OF_ROOM = 3
 
 
 def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
@@ -166,30 +167,90 @@ def check_writable(output_dir: str) -> None:
             stream.write(b"x" * 4096)
         os.remove(probe)
     except OSError as error:
-        raise OutputError(
-            f"OUTPUT_DIR {output_dir!r} cannot be written ({error.strerror}); choose another: "
-            "OUTPUT_DIR <folder>"
-        ) from error
+        raise _not_writable(output_dir, error) from error
 
 
-def check_free_space(output_dir: str, model: nn.Module) -> None:
-    """Check that the disk has room for a few checkpoints.
+def _not_writable(folder: str, error: OSError) -> OutputError:
+    return OutputError(
+        f"OUTPUT_DIR {folder!r} cannot be written ({error.strerror}); choose another: "
+        "OUTPUT_DIR <folder>"
+    )
 
-    A checkpoint holds the weights and two moments of each (AdamW).
+
+def check_model(cfg: CfgNode) -> None:
+    """Check that ``MODEL.META_ARCHITECTURE`` and ``MODEL.DEVICE`` exist.
+
+    Raises:
+        ConfigError: one of them does not; with what does.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    known = sorted(known for known, _ in META_ARCH_REGISTRY)
+    if name not in known:
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE {name!r} is unknown; there are: {', '.join(known)}"
+        )
+    check_device(cfg.MODEL.DEVICE)
+
+
+def check_device(name: str) -> None:
+    """Check that a device can be used.
+
+    Raises:
+        ConfigError: it is unknown to torch, or this machine has no such GPU.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"MODEL.DEVICE {name!r} is unknown; use cuda or cpu") from error
+    if device.type != "cuda":
+        return
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= gpus:
+        raise ConfigError(
+            f"MODEL.DEVICE {name!r}: torch finds {gpus} usable GPUs on this machine; check the "
+            "driver and torch's CUDA version, or set MODEL.DEVICE cpu"
+        )
+
+
+def check_free_space(cfg: CfgNode, model: nn.Module) -> None:
+    """Make ``OUTPUT_DIR`` and check that its disk has room for the checkpoints of the run.
+
+    These are the periodic ones that stay, one that is being written, the final one, and the best,
+    which is weights alone. What a run that is resumed has written already counts as room.
 
     Raises:
         OutputError: with what is needed and what is there.
     """
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    needed = CHECKPOINTS_OF_ROOM * 3 * weights
-    free = shutil.disk_usage(output_dir).free
+    folder = cfg.OUTPUT_DIR
+    try:
+        os.makedirs(folder, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        present = sum(path.stat().st_size for path in Path(folder).glob("model_*.pth"))
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    whole, weights = checkpoint_size(cfg, model)
+    count = kept_checkpoints(cfg) + 2
+    needed = max(count * whole + weights - present, whole)
     if free < needed:
         raise OutputError(
-            f"OUTPUT_DIR {output_dir!r}: {free / 2**20:.0f} MiB are free, and "
-            f"{CHECKPOINTS_OF_ROOM} checkpoints of "
-            f"this model need {needed / 2**20:.0f} MiB; make room or choose another: OUTPUT_DIR "
-            "<folder>"
+            f"OUTPUT_DIR {folder!r}: {free / 2**20:.0f} MiB are free, and {count} checkpoints of "
+            f"{whole / 2**20:.0f} MiB and the best weights need {needed / 2**20:.0f} MiB; make "
+            "room, lower SOLVER.MAX_TO_KEEP, or choose another: OUTPUT_DIR <folder>"
         )
+
+
+def checkpoint_size(cfg: CfgNode, model: nn.Module) -> tuple[int, int]:
+    """Bytes of a checkpoint and of the weights alone: AdamW adds two moments of each, SGD one."""
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return weights + (2 if cfg.SOLVER.OPTIMIZER == "AdamW" else 1) * trained, weights
+
+
+def kept_checkpoints(cfg: CfgNode) -> int:
+    """How many periodic checkpoints stay at most."""
+    period, limit = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_TO_KEEP
+    written = (cfg.SOLVER.MAX_ITER - 1) // period if period > 0 else 0
+    return min(written, limit) if limit else written
 
 
 def resuming_command() -> str:

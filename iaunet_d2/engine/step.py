@@ -1,5 +1,6 @@
 """One training step: accumulation, mixed precision, clipping, a stop when not finite."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -76,7 +77,9 @@ class Step(SimpleTrainer):
             raise
         _average_over_processes(statistics)
         storage = get_event_storage()
-        storage.put_scalars(data_time=data_time, grad_norm=norm, **losses)
+        storage.put_scalars(data_time=data_time, **losses)
+        if math.isfinite(norm):  # not of an update that the loss scaler skipped
+            storage.put_scalar("grad_norm", norm)
         if "total_loss" not in losses:
             storage.put_scalar("total_loss", sum(losses.values()))
 

@@ -22,7 +22,7 @@ from .evaluate import evaluate, unwrapped, validation_losses
 from .hooks import BestCheckpoint, Checkpoints, EarlyStopping, Evaluation, ResultsWriter, Writers
 from .optimizer import build_optimizer
 from .overlays import OverlayWriter
-from .preflight import check_config, check_free_space, check_writable
+from .preflight import check_config, check_free_space, check_model
 from .random_state import seed_by_counter
 from .results import Results, detectron2_results
 from .step import build_step
@@ -57,8 +57,7 @@ class Trainer(DefaultTrainer):
 
         model = self.build_model(cfg)
         if comm.is_main_process():
-            check_writable(cfg.OUTPUT_DIR)
-            check_free_space(cfg.OUTPUT_DIR, model)
+            check_free_space(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         if comm.get_world_size() > 1:
@@ -74,7 +73,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the model that ``MODEL.META_ARCHITECTURE`` names, and log its size."""
+        """Build the model that ``MODEL.META_ARCHITECTURE`` names, and log its size.
+
+        Raises:
+            ConfigError: there is no such model, or no such device on this machine.
+        """
+        check_model(cfg)
         model = build_model(cfg)
         count = sum(p.numel() for p in model.parameters())
         logger.info(
@@ -212,6 +216,7 @@ class Trainer(DefaultTrainer):
             return f"The weights are not finite either: resume an earlier checkpoint. {remedy}."
         if self.completed > self.start_iter:
             self.save_checkpoint(f"model_{self.completed - 1:07d}")
+            comm.synchronize()  # a process that ended now would have the main one killed, writing
         if self.completed == 0:
             return f"{remedy}; no iteration was finished."
         kept = f"The state before it is kept in {self.cfg.OUTPUT_DIR}"

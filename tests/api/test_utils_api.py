@@ -134,6 +134,7 @@ seen = {
     "mean": {k: float(v) for k, v in mean.items()},
 }
 open(out, "w").write(json.dumps(seen))
+dist.barrier()  # torch 2.2 hangs when one process leaves its groups after the other is gone
 dist.destroy_process_group()
 """
 

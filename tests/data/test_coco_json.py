@@ -133,7 +133,7 @@ def test_contradictory_images_and_categories(tmp_path: Path) -> None:
         load(tmp_path, content)
     content = base()
     content["images"][1]["height"] = 0
-    with pytest.raises(BadFileError, match=r"sub/b\.png has height and width \(0, 30\)"):
+    with pytest.raises(BadFileError, match=r"sub/b\.png, has height and width \(0, 30\)"):
         load(tmp_path, content)
     content = base()
     content["categories"][1]["id"] = 5
@@ -142,6 +142,30 @@ def test_contradictory_images_and_categories(tmp_path: Path) -> None:
     content = base()
     del content["annotations"][0]["image_id"]
     with pytest.raises(BadFileError, match="annotation number 0 of the list lacks image_id"):
+        load(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file_name": None}, "the file_name of image id 9 is None"),
+        ({"file_name": 12}, "the file_name of image id 9 is 12"),
+        ({"file_name": ["b.png"]}, r"the file_name of image id 9 is \['b\.png'\]"),
+        ({"file_name": ""}, "the file_name of image id 9 is ''"),
+        ({"width": None}, r"image id 9, sub/b\.png, has height and width \(20, None\)"),
+        ({"width": "30"}, r"image id 9, .* \(20, '30'\)"),
+        ({"width": 30.5}, r"image id 9, .* \(20, 30\.5\)"),
+        ({"height": True}, r"image id 9, .* \(True, 30\)"),
+        ({"height": -20}, r"image id 9, .* \(-20, 30\)"),
+        ({"id": [9]}, r"image number 1 of the list has the id \[9\]"),
+    ],
+)
+def test_image_entries_of_the_wrong_kind(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    content = base()
+    content["images"][1].update(changes)
+    with pytest.raises(BadFileError, match=rf"^{tmp_path}/a\.json: {message}"):
         load(tmp_path, content)
 
 

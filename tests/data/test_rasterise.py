@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
 from iaunet_d2.data.augmentation import QuarterTurn
-from iaunet_d2.data.rasterise import masks_in_frame, rasterise, source_pixels
+from iaunet_d2.data.rasterise import clip_polygon, masks_in_frame, rasterise, source_pixels
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -171,3 +171,81 @@ def test_a_patch_is_no_larger_than_needed() -> None:
     patch = rasterise([np.array([[3.2, 4.1], [9.0, 4.1], [6.0, 8.9]])], (100, 100))
     assert patch is not None and (patch.top, patch.left) == (4, 3) and patch.pixels.shape == (6, 7)
     assert rasterise([np.array([[103.0, 4], [109.0, 4], [106.0, 8]])], (100, 100)) is None
+
+
+def distance_to_outline(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Distance in pixels from each pixel's centre to the nearest edge of a polygon (points, 2)."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    centres = np.stack([x, y], -1)[:, :, None]
+    along = np.roll(polygon, -1, axis=0) - polygon
+    length = np.maximum((along**2).sum(-1), 1e-12)
+    share = (((centres - polygon) * along).sum(-1) / length).clip(0, 1)
+    nearest = polygon + share[..., None] * along
+    return np.sqrt(((centres - nearest) ** 2).sum(-1)).min(-1)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / max((one | other).sum(), 1))
+
+
+def test_a_triangle_far_larger_than_the_crop() -> None:
+    # 6000 pixels of side, its slanted edge right through the crop of 128 pixels.
+    triangle = np.array([[0.0, 0.0], [6000.0, 0.0], [0.0, 5000.0]])
+    x, y = 2940, 2440
+    crop = T.TransformList([T.CropTransform(x, y, 128, 128)])
+    masks, kept = masks_in_frame([[triangle.ravel()]], crop, (6000, 6000), (128, 128))
+    assert kept == [0]
+    centres = np.mgrid[y : y + 128, x : x + 128] + 0.5
+    expected = centres[1] / 6000 + centres[0] / 5000 < 1
+    assert 0.2 < expected.mean() < 0.8 and overlap(masks[0], expected) > 0.99
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    scale=st.sampled_from([4, 30, 150, 600]),
+    count=st.integers(3, 16),
+    x=st.integers(0, 600),
+    y=st.integers(0, 500),
+)
+def test_clipping_equals_cropping_afterwards(
+    seed: int, scale: int, count: int, x: int, y: int
+) -> None:
+    # Points in any order: concave outlines, and such as cross themselves. The first lies in the
+    # crop, so that small ones meet it too.
+    rng = np.random.default_rng(seed)
+    start = rng.uniform((x, y), (x + 48, y + 40))
+    polygon = (start + scale * rng.uniform(-1, 1, (count, 2))).clip((0, 0), (680, 560))
+    polygon[0] = start
+    expected = draw_whole([polygon], 560, 680)[y : y + 40, x : x + 48]
+    crop = T.TransformList([T.CropTransform(x, y, 48, 40)])
+    got = np.zeros((1, *expected.shape), bool)
+    masks, kept = masks_in_frame([[polygon.ravel()]], crop, (560, 680), expected.shape)
+    got[kept] = masks
+    # Only pixels that an edge runs through, where pycocotools rounds the edge's ends, may differ.
+    differ = got[0] ^ expected
+    near = distance_to_outline(polygon - (x, y), *expected.shape)
+    assert near[differ].max(initial=0) < 0.75
+    if scale <= 30:  # within reach of the crop: drawn whole
+        assert not differ.any()
+    if len(polygon) < 6 and expected.sum() > 800:
+        assert overlap(got[0], expected) >= 0.99
+
+
+def test_clipping_worked_by_hand() -> None:
+    square = np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 4.0], [0.0, 4.0]])
+    np.testing.assert_array_equal(clip_polygon(square, (-1, -1), (5, 5)), square)
+    assert len(clip_polygon(square, (5, 5), (9, 9))) == 0
+    half = clip_polygon(square, (-1, -1), (2, 9))
+    assert {tuple(p) for p in half} == {(0, 0), (2, 0), (2, 4), (0, 4)}
+    # The rectangle inside a large triangle is the rectangle; a corner cut off leaves five points.
+    large = np.array([[-1e9, -1e9], [1e9, -1e9], [0.0, 1e9]])
+    corners = {tuple(p) for p in clip_polygon(large, (0, 0), (3, 2))}
+    assert corners == {(0, 0), (3, 0), (3, 2), (0, 2)}
+    cut = clip_polygon(np.array([[0.0, -9.0], [0.0, 9.0], [9.0, 0.0]]), (-1, 0), (8, 20))
+    np.testing.assert_allclose(sorted(map(tuple, cut)), [(0, 0), (0, 9), (8, 0), (8, 1)])
+    # A "U" whose base is outside: its two arms, joined along the side.
+    u = np.array([[0.0, 0], [1, 0], [1, 8], [3, 8], [3, 0], [4, 0], [4, 9], [0, 9]])
+    arms = clip_polygon(u, (-1, -1), (9, 5))
+    x, y = arms.T
+    assert 0.5 * abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) == 10 and y.max() == 5

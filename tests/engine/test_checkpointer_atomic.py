@@ -1,6 +1,12 @@
 """Checkpoints: whole or absent, read without code, and strict about what they fit."""
 
+import os
 import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +80,56 @@ def test_a_save_that_dies_midway_leaves_the_previous_checkpoint(
     fresh = linear(0.0)
     AtomicCheckpointer(fresh, str(tmp_path)).resume_or_load("", resume=True)
     assert torch.equal(fresh.weight, torch.ones(2, 2))
+
+
+SAVE_FOR_EVER = """
+import sys
+import iaunet_d2
+import torch
+from iaunet_d2.engine import AtomicCheckpointer
+
+model = torch.nn.Linear(1024, 2048)  # 8 MiB
+checkpointer = AtomicCheckpointer(model, sys.argv[1])
+for number in range(10**6):
+    torch.nn.init.constant_(model.weight, number)
+    checkpointer.save(f"model_{number % 3:07d}", number=number)
+"""
+
+
+def test_a_real_kill_while_saving_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p),
+    }
+    seen, half = -1, 0
+    for _ in range(2):
+        command = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)]
+        with open(tmp_path / "child.txt", "wb") as log:
+            child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("model_*.pth")):
+            assert child.poll() is None, (tmp_path / "child.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.3))
+        while not list(tmp_path.glob("*.pth.tmp")) and time.monotonic() < deadline:
+            pass  # into the middle of a write
+        child.send_signal(signal.SIGKILL)
+        assert child.wait(timeout=30) == -signal.SIGKILL
+        half += len(list(tmp_path.glob("*.pth.tmp")))
+        model = nn.Linear(1024, 2048)
+        checkpointer = AtomicCheckpointer(model, str(tmp_path))
+        tagged = tmp_path / (tmp_path / "last_checkpoint").read_text()
+        assert checkpointer.get_checkpoint_file() == str(tagged)  # not the fallback
+        seen = checkpointer.resume_or_load("", resume=True)["number"]
+        assert torch.equal(model.weight, torch.full_like(model.weight, seen))
+        checkpointer.remove_temporary_files()
+        assert not list(tmp_path.glob("*.tmp"))
+        for path in tmp_path.glob("model_*.pth"):
+            read_checkpoint(str(path))  # every file under its own name is whole
+            path.unlink()
+    assert half >= 1
 
 
 def test_what_a_kill_leaves_behind_is_removed(tmp_path: Path) -> None:

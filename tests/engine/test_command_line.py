@@ -1,16 +1,25 @@
 """``main``: exit codes, and one clear line for every error of the user's."""
 
+import functools
+import importlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from toy_model import toy_opts
+from toy_model import toy_opts, write_cells
 
 from iaunet_d2.engine import Trainer, main
+from iaunet_d2.engine.launch import first_to_tell
 from iaunet_d2.engine.main import argument_parser, is_users, load_config, one_message
+
+main_module = importlib.import_module("iaunet_d2.engine.main")
+trainer_module = importlib.import_module("iaunet_d2.engine.trainer")
 
 Call = Callable[..., tuple[int, str]]
 
@@ -43,11 +52,15 @@ def test_train_then_evaluate(call: Call, cells: str, tmp_path: Path) -> None:
         assert set(json.loads((out / "results.json").read_text())) == set(trained) == {cells}
 
 
-def test_expected_results_are_verified(call: Call) -> None:
+def test_expected_results_are_verified(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"cells": {"segm": {"AP": 42.0}, "bbox": {"AP": math.nan}}}
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: (measured, {}))
     expect = "TEST.EXPECTED_RESULTS"
-    assert call(expect, [["segm", "AP", 50.0, 60.0]])[0] == 0
-    with pytest.raises(SystemExit):
-        call(expect, [["segm", "AP", 500.0, 1.0]])
+    assert call(expect, [["segm", "AP", 41.5, 1.0]])[0] == 0
+    for row in (["segm", "AP", 43.5, 1.0], ["segm", "AP", 40.5, 1.0], ["bbox", "AP", 50, 60]):
+        with pytest.raises(SystemExit) as ended:
+            call(expect, [row])
+        assert ended.value.code == 1
 
 
 def test_errors_of_the_users(call: Call, tmp_path: Path) -> None:
@@ -60,6 +73,9 @@ def test_errors_of_the_users(call: Call, tmp_path: Path) -> None:
         (("MODEL.WEIGHTS", tmp_path / "other.pth"), (), "unknown to the model: body.weight"),
         (("MODEL.WEIGHTS", tmp_path / "none.pth"), (), "none.pth does not exist"),
         ((), ("--eval-only",), "--eval-only needs weights"),
+        (("OUTPUT_DIR", tmp_path / "new"), ("--eval-only", "--resume"), "has no checkpoint, and"),
+        (("MODEL.META_ARCHITECTURE", "IAUnet"), (), "META_ARCHITECTURE 'IAUnet' is unknown"),
+        (("MODEL.DEVICE", "cuda:99"), (), "MODEL.DEVICE 'cuda:99': torch finds"),
         (("DATASETS.TRAIN", ("coco:no.json:no",)), (), "no.json: does not exist"),
     ]
     for opts, before, expected in cases:
@@ -67,6 +83,72 @@ def test_errors_of_the_users(call: Call, tmp_path: Path) -> None:
         assert code == 2, opts
         assert expected in shown and "Traceback" not in shown, opts
     assert "Traceback" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def damaged(folder: Path, kind: str) -> str:
+    """A data set with one thing wrong; gives its name."""
+    name = write_cells(folder)
+    image, table = folder / "images" / "cell2.png", folder / "cells.json"
+    content = json.loads(table.read_text())
+    if kind == "missing":
+        image.unlink()
+    elif kind == "truncated":
+        image.write_bytes(image.read_bytes()[:20])
+    elif kind == "size":
+        cv2.imwrite(str(image), np.zeros((8, 9, 3), np.uint8))
+    elif kind == "category":
+        content["annotations"][0]["category_id"] = 9
+        table.write_text(json.dumps(content))
+    else:
+        table.write_text('["no", "COCO"]')
+    return name
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "remedy"),
+    [
+        ("missing", "cell2.png", "Check the image folder"),
+        ("truncated", "cell2.png", "copy it again"),
+        ("size", "cell2.png", "correct the file"),
+        ("json", "cells.json", "COCO"),
+        ("category", "cells.json", "Correct the file, or set INPUT.ON_BAD_FILE skip"),
+    ],
+)
+def test_bad_data_is_told_in_one_line(
+    call: Call, tmp_path: Path, kind: str, file: str, remedy: str
+) -> None:
+    name = damaged(tmp_path / "bad", kind)
+    code, shown = call("DATASETS.TRAIN", (name,))
+    assert code == 2 and "Traceback" not in shown
+    log = (tmp_path / "out" / "log.txt").read_text().partition("Traceback")[0]
+    told = [line for line in log.splitlines() if f"{file}: " in line]
+    assert len(told) == 1, log
+    assert remedy in told[0]
+
+
+def test_checkpoint_of_another_architecture_names_the_file(call: Call, tmp_path: Path) -> None:
+    torch.save({"model": {"body.weight": torch.ones(1)}}, tmp_path / "other.pth")
+    code, shown = call("MODEL.WEIGHTS", tmp_path / "other.pth")
+    assert code == 2 and "Traceback" not in shown
+    assert "other.pth does not fit the model (ToySegmenter)" in shown
+    assert "WEIGHTS_STRICT False" in shown
+
+
+def test_folder_and_config_are_checked_once(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    for module in (main_module, trainer_module):
+        for name in ("check_writable", "check_config"):
+            check = getattr(module, name, None)
+            if check is not None:
+                spy = functools.partial(_counted, seen, name, check)
+                monkeypatch.setattr(module, name, spy)
+    assert call("SOLVER.MAX_ITER", 1)[0] == 0
+    assert sorted(seen) == ["check_config", "check_writable"]
+
+
+def _counted(seen: list[str], name: str, check: Callable[..., None], *args: object) -> None:
+    seen.append(name)
+    check(*args)
 
 
 def test_loss_that_is_not_finite(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +181,26 @@ def test_defects_keep_their_traceback(call: Call, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Trainer, "run_step", defect)
     with pytest.raises(json.JSONDecodeError):
         call()
+
+
+@pytest.mark.parametrize("place", ["folder", "store"])
+def test_message_is_told_by_the_first_process_only(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert first_to_tell("a") and first_to_tell("a")  # a single process tells everything
+    if place == "folder":
+        monkeypatch.setenv("IAUNET_D2_TOLD", str(tmp_path))
+    else:
+        monkeypatch.setattr("iaunet_d2.engine.launch._stores", [torch.distributed.HashStore()])
+    assert [first_to_tell(x) for x in ("a", "a", "b", "a", "b")] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+    monkeypatch.setenv("IAUNET_D2_TOLD", str(tmp_path / "gone"))
+    assert place == "store" or first_to_tell("a")
 
 
 def test_words_of_a_data_loading_process() -> None:

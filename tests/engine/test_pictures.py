@@ -1,14 +1,24 @@
 """Curves and overlays."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pycocotools.mask as rle
 import pytest
+from detectron2.config import CfgNode
+from toy_model import ToySegmenter, write_cells
 
+from iaunet_d2.data import BadFileError
 from iaunet_d2.engine.curves import read_metrics, write_curves
-from iaunet_d2.engine.overlays import annotation_masks, displayable, draw_instances, side_by_side
+from iaunet_d2.engine.overlays import (
+    annotation_masks,
+    displayable,
+    draw_instances,
+    side_by_side,
+    write_overlays,
+)
 
 
 def test_metrics_of_a_resumed_run(tmp_path: Path) -> None:
@@ -92,3 +102,20 @@ def test_small_images_are_enlarged() -> None:
 def test_large_images_are_scaled_down() -> None:
     picture = side_by_side(np.zeros((1500, 3000, 3), np.uint8), [], [], 0.5)
     assert picture.shape == (24 + 512, 1024 + 6 + 1024, 3)
+
+
+def test_bad_image_gets_no_overlay_or_stops(
+    toy_cfg: Callable[..., CfgNode], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write_cells(tmp_path / "bad")
+    path = tmp_path / "bad" / "images" / "cell1.png"
+    path.write_bytes(path.read_bytes()[:300])  # the header is whole: no check of it finds this
+    opts = ("TEST.NUM_OVERLAYS", 3, "TEST.OVERLAY_SCORE_THRESH", 0.0)
+    cfg = toy_cfg("DATASETS.TEST", (name,), "INPUT.ON_BAD_FILE", "skip", *opts)
+    written = write_overlays(cfg, ToySegmenter(cfg), tmp_path / "pictures")
+    assert [p.name for p in written] == ["00_cell0.png", "02_cell2.png"]
+    assert all(p.is_file() for p in written)
+    assert "No overlay: " in caplog.text and "cell1.png" in caplog.text
+    cfg.INPUT.ON_BAD_FILE = "stop"
+    with pytest.raises(BadFileError, match=r"cell1\.png"):
+        write_overlays(cfg, ToySegmenter(cfg), tmp_path / "pictures")

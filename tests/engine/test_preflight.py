@@ -104,11 +104,74 @@ def test_output_folder(tmp_path: Path) -> None:
         preflight.check_writable(str(tmp_path / "file" / "out"))
 
 
-def test_room_for_three_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Linear(1024, 1024, bias=False)  # 4 MiB; with two moments 12, three times 36
-    room = {"free": 36 * 2**20}
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(**room))
-    preflight.check_free_space(str(tmp_path), model)
-    room["free"] -= 1
-    with pytest.raises(OutputError, match=r"36 MiB are free, .* need 36 MiB"):
-        preflight.check_free_space(str(tmp_path), model)
+def room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+
+@pytest.mark.parametrize(
+    ("opts", "needed"),
+    [
+        # Weights of 4 MiB; with AdamW's two moments 12, with SGD's one 8. 9 periodic ones in all.
+        (("SOLVER.MAX_TO_KEEP", 2), (2 + 1 + 1) * 12 + 4),
+        (("SOLVER.MAX_TO_KEEP", 0), (9 + 1 + 1) * 12 + 4),
+        (("SOLVER.MAX_TO_KEEP", 20), (9 + 1 + 1) * 12 + 4),
+        (("SOLVER.CHECKPOINT_PERIOD", 0), (1 + 1) * 12 + 4),
+        (("SOLVER.OPTIMIZER", "SGD"), (2 + 1 + 1) * 8 + 4),
+    ],
+)
+def test_room_for_the_checkpoints_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opts: tuple[object, ...], needed: int
+) -> None:
+    model = nn.Linear(1024, 1024, bias=False)
+    cfg = get_iaunet_cfg()
+    common = ("SOLVER.MAX_ITER", 100, "SOLVER.CHECKPOINT_PERIOD", 10, "SOLVER.MAX_TO_KEEP", 2)
+    cfg.merge_from_list([*common, "OUTPUT_DIR", str(tmp_path / "new"), *opts])
+    room(monkeypatch, needed * 2**20)
+    preflight.check_free_space(cfg, model)
+    assert (tmp_path / "new").is_dir()
+    room(monkeypatch, needed * 2**20 - 1)
+    with pytest.raises(OutputError, match=rf"{needed} MiB are free, .* need {needed} MiB"):
+        preflight.check_free_space(cfg, model)
+
+
+def test_what_a_resumed_run_has_written_counts_as_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Linear(1024, 1024, bias=False)
+    cfg = get_iaunet_cfg()
+    cfg.merge_from_list(["SOLVER.CHECKPOINT_PERIOD", 0, "OUTPUT_DIR", str(tmp_path)])
+    (tmp_path / "model_best.pth").write_bytes(bytes(4 * 2**20))
+    room(monkeypatch, 24 * 2**20)
+    preflight.check_free_space(cfg, model)
+    room(monkeypatch, 24 * 2**20 - 1)
+    with pytest.raises(OutputError, match="need 24 MiB"):
+        preflight.check_free_space(cfg, model)
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cfg = get_iaunet_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path / "file" / "out")
+    with pytest.raises(OutputError, match=r"cannot be written .*choose another"):
+        preflight.check_free_space(cfg, nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("opts", "expected"),
+    [
+        (("MODEL.META_ARCHITECTURE", "IAUnet"), "META_ARCHITECTURE 'IAUnet' is unknown; .*IAUNet"),
+        (("MODEL.DEVICE", "gpu"), "DEVICE 'gpu' is unknown"),
+        (("MODEL.DEVICE", "cuda"), "DEVICE 'cuda': torch finds 0 usable GPUs"),
+        (("MODEL.DEVICE", "cuda:1"), "DEVICE 'cuda:1': torch finds 0 usable GPUs"),
+    ],
+)
+def test_model_and_device_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch, opts: tuple[str, ...], expected: str
+) -> None:
+    monkeypatch.setattr(preflight.torch.cuda, "is_available", lambda: False)
+    cfg = get_iaunet_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    preflight.check_model(cfg)
+    cfg.merge_from_list(list(opts))
+    with pytest.raises(ConfigError, match=expected):
+        preflight.check_model(cfg)

@@ -1,6 +1,7 @@
 """The training step against hand-worked updates."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.engine.errors import ConfigError, NonFiniteLossError
 from iaunet_d2.engine.optimizer import build_clipper
-from iaunet_d2.engine.step import Step, build_step
+from iaunet_d2.engine.step import AmpStep, Step, build_step
 
 
 class Slope(nn.Module):
@@ -144,6 +145,27 @@ def test_precision_that_does_not_exist_here() -> None:
         one_step([batch((1, 1))], Slope(), *amp, "float16")
     with pytest.raises(ConfigError, match="'float8' is unknown"):
         one_step([batch((1, 1))], Slope(), *amp, "float8")
+
+
+def test_norm_of_a_skipped_update_is_not_logged() -> None:
+    """An overflow that the loss scaler takes care of is no number for ``metrics.json``."""
+    model = Slope()
+    options = {"clip": lambda _: torch.tensor(torch.inf), "precision": torch.bfloat16}
+    scaler = SimpleNamespace(
+        scale=lambda loss: loss,
+        unscale_=lambda _: None,
+        get_scale=lambda: 65536.0,
+        step=lambda _: None,
+        update=lambda: None,
+    )
+    step = AmpStep(model, torch.optim.SGD(model.parameters(), 0.1), grad_scaler=scaler, **options)
+    step.feed([batch((1, 1))])
+    step.iter = 17
+    with EventStorage(17) as storage:
+        step.run_step()
+    latest = storage.latest()
+    assert "grad_norm" not in latest
+    assert all(math.isfinite(value) for value, _ in latest.values())
 
 
 def test_evaluation_mode_is_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 
-from iaunet_d2.engine import NonFiniteLossError, Trainer
+from iaunet_d2.engine import ConfigError, NonFiniteLossError, Trainer
 from iaunet_d2.engine.hooks import Evaluated
 
 MakeCfg = Callable[..., CfgNode]
@@ -155,6 +155,34 @@ def test_early_stopping_ends_the_run_with_everything_at_its_end(toy_cfg: MakeCfg
     assert train(cfg, resume=True).completed == 8
 
 
+def test_early_stopping_by_the_evaluation_that_is_made_up_for(toy_cfg: MakeCfg) -> None:
+    opts = ("SOLVER.MAX_ITER", 50, "TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2)
+    patience = ("SOLVER.EARLY_STOPPING.PATIENCE", 1, "SOLVER.EARLY_STOPPING.MIN_DELTA", 1000.0)
+    cfg = toy_cfg(*opts, *patience)
+    trainer = Trainer(cfg)
+    evaluate = trainer.evaluation.evaluate
+
+    def die_at_the_second() -> tuple[dict, dict]:
+        if trainer.iter == 3:
+            raise KeyboardInterrupt
+        return evaluate()
+
+    trainer.evaluation.evaluate = die_at_the_second
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
+    resumed = train(cfg, resume=True)
+    assert resumed.start_iter == resumed.completed == 4
+    assert saved(cfg)["trainer"]["iteration"] == 3
+    assert saved(cfg)["trainer"]["hooks"]["EarlyStopping"]["without_gain"] == 1
+    assert (Path(cfg.OUTPUT_DIR) / "results.json").is_file()
+
+
+def test_the_config_is_checked_once(toy_cfg: MakeCfg) -> None:
+    with pytest.raises(ConfigError, match="ACCUMULATE_STEPS 0 must be at least 1"):
+        Trainer(toy_cfg("SOLVER.ACCUMULATE_STEPS", 0))
+
+
 def test_best_checkpoint_holds_the_best_weights(toy_cfg: MakeCfg) -> None:
     cfg = toy_cfg("SOLVER.MAX_ITER", 8, "TEST.EVAL_PERIOD", 2, "SOLVER.BEST_METRIC", "segm/AP")
     trainer = Trainer(cfg)
@@ -245,10 +273,12 @@ def test_schedule_ends_at_the_smallest_rate(toy_cfg: MakeCfg) -> None:
     history = [v for v, _ in trainer.storage.history("lr").values()]
     # Half a cosine over 4 iterations from 1e-2 towards 1e-4: 1, 0.8551, 0.505, 0.155 of it.
     expected = [1e-4 + (1e-2 - 1e-4) * f for f in (1.0, 0.853553, 0.5, 0.146447)]
-    rate = trainer.optimizer.param_groups[0]["lr"]
-    ratio = history[0] / 1e-2  # the group that is logged is the one with most parameters
-    assert history == pytest.approx([x * ratio for x in expected], rel=1e-4)
-    assert rate in (pytest.approx(1e-4), pytest.approx(1e-5))
+    # The group that is logged is the one with most parameters: the backbone's, at a tenth.
+    assert history == pytest.approx([x * 0.1 for x in expected], rel=1e-4)
+    rates = {id(p): g["lr"] for g in trainer.optimizer.param_groups for p in g["params"]}
+    for name, parameter in trainer.model.named_parameters():
+        factor = 0.1 if name.startswith("backbone.") else 1.0
+        assert rates[id(parameter)] == pytest.approx(1e-4 * factor), name
 
 
 def test_seed_of_the_config_wins_over_the_checkpoint(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_model import toy_opts
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -86,15 +87,46 @@ def test_loss_of_one_process_that_is_not_finite_stops_both(trained: Path) -> Non
     assert not (trained / "nan" / "results.json").exists()
 
 
-def test_torchrun_trains_and_evaluates_the_real_model(tmp_path: Path) -> None:
+def test_a_process_without_a_usable_image_computes_losses_as_often(trained: Path) -> None:
+    first, second = (json.loads((trained / f"shared{i}.json").read_text()) for i in range(2))
+    assert first == [[[0, 1], [1, 1], [2, 1]], []]
+    assert second == [[[0, 0], [0, 0], [0, 0]], []]  # another's image, which weighs nothing
+
+
+def test_command_line_and_torchrun_with_the_real_model(tmp_path: Path) -> None:
+    """Two processes train with ``--num-gpus 2``; two of torchrun's continue."""
+    script, out = str(ROOT / "train_net.py"), tmp_path / "out"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    script = str(ROOT / "train_net.py")
-    options = [*TINY, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(tmp_path / "out")]
-    done = run(tmp_path, sys.executable, *launcher, script, *options)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    out = tmp_path / "out"
-    assert set(json.loads((out / "results.json").read_text())) == {"synthetic:3:64:0.1:2"}
-    assert (out / "log.txt").is_file() and (out / "log.txt.rank1").is_file()
-    assert len(list(out.glob("events.out.tfevents*"))) == 1
-    state = torch.load(out / "model_final.pth", weights_only=True)
-    assert state["trainer"]["position"] == 4
+    commands = (
+        ((script, "--num-gpus", "2", "--dist-url", "auto"), 2),
+        ((*launcher, script, "--resume"), 3),
+    )
+    for command, iterations in commands:
+        options = [*TINY, "SOLVER.MAX_ITER", str(iterations), "OUTPUT_DIR", str(out)]
+        done = run(tmp_path, sys.executable, *command, *options)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert set(json.loads((out / "results.json").read_text())) == {"synthetic:3:64:0.1:2"}
+        assert (done.stdout + done.stderr).count("Results: ") == 1
+        assert (out / "log.txt").is_file() and (out / "log.txt.rank1").is_file()
+        state = torch.load(out / "model_final.pth", weights_only=True)
+        assert state["trainer"]["position"] == 2 * iterations
+        (out / "results.json").unlink()
+    assert len(list(out.glob("events.out.tfevents*"))) == 2
+
+
+@pytest.mark.parametrize(("launcher", "kind"), [("own", "one"), ("torchrun", "all")])
+def test_error_of_any_process_is_told_once(
+    tmp_path: Path, trained: Path, kind: str, launcher: str
+) -> None:
+    """Also where the main process comes last, and is ended before it can speak."""
+    name = f"coco:{trained / 'cells' / 'cells.json'}:{trained / 'cells' / 'images'}"
+    options = [str(x) for x in toy_opts(name, tmp_path / "out")]
+    script = (str(HERE / "failing_processes.py"), kind)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    command = (*script, "--num-gpus", "2") if launcher == "own" else (*torchrun, *script)
+    done = run(tmp_path, sys.executable, *command, *options)
+    shown = done.stdout + done.stderr
+    assert done.returncode == (2 if launcher == "own" else 1), shown
+    assert shown.count("SOLVER.X 1 cannot be; use 2") == 1, shown
+    assert "process 1: SOLVER.X 1 cannot be; use 2" in done.stderr
+    assert "SOLVER.X 1 cannot be" in (tmp_path / "out" / "log.txt.rank1").read_text()

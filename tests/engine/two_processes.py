@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from toy_model import toy_opts, write_cells
 
 from iaunet_d2.engine import NonFiniteLossError, Trainer
+from iaunet_d2.engine.evaluate import _same_number_everywhere
 from iaunet_d2.engine.launch import start
 
 FOLDER = Path(sys.argv[1])
@@ -38,6 +39,7 @@ def config(output: str) -> CfgNode:
 def run(args: Namespace) -> int:
     train(comm.get_rank())
     train_into_nan(comm.get_rank())
+    share_batches(comm.get_rank())
     return 4  # to see it arrive
 
 
@@ -92,6 +94,21 @@ def train_into_nan(rank: int) -> None:
         trainer.train()
     except NonFiniteLossError as error:
         (FOLDER / f"error{rank}.txt").write_text(str(error))
+
+
+class Given(list):
+    """A loader that is shorter than it promises, as where bad files are left out."""
+
+    def __len__(self) -> int:
+        return 3
+
+
+def share_batches(rank: int) -> None:
+    """Of the images 0 to 2 of each process, the second has none that can be used."""
+    loader = Given([] if rank else [[{"image_id": index}] for index in range(3)])
+    pairs = [(b[0]["image_id"], weight) for b, weight in _same_number_everywhere(loader)]
+    none = list(_same_number_everywhere(Given()))
+    (FOLDER / f"shared{rank}.json").write_text(json.dumps([pairs, none]))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Boxes, Instances
 
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.evaluation import EVALUATOR_REGISTRY, build_evaluator, inference_folder
+from iaunet_d2.evaluation import build as build
 
 
 @pytest.fixture
@@ -45,3 +48,74 @@ def test_folder_of_a_name_that_is_a_path() -> None:
     folder = Path(inference_folder(cfg, "coco:/a b/val.json:/a b/images"))
     assert folder.parent == Path("/out/inference")
     assert folder.name == "coco_a_b_val.json_a_b_images"
+
+
+def test_both_implementations_of_the_evaluation_agree(tmp_path: Path) -> None:
+    """The stand-in counts with faster-coco-eval; Detectron2's own fast path may not be compiled."""
+    name = write_squares(tmp_path)
+    built = build_evaluator(get_iaunet_cfg(), name, str(tmp_path))
+    slow = COCOEvaluator(name, tasks=("bbox", "segm"), use_fast_impl=False, output_dir=None)
+    found = []
+    for evaluator in (built, slow):
+        evaluator.reset()
+        for image_id, shift in ((1, 0), (2, 3)):
+            instances = Instances((40, 40))
+            masks = torch.zeros(2, 40, 40, dtype=torch.bool)
+            masks[0, 5:25, 5 + shift : 25 + shift] = True
+            masks[1, 30:36, 30:36] = True
+            instances.pred_masks = masks
+            instances.pred_boxes = Boxes(
+                torch.tensor([[5.0 + shift, 5, 25 + shift, 25], [30, 30, 36, 36]])
+            )
+            instances.scores = torch.tensor([0.9, 0.8 - 0.1 * image_id])
+            instances.pred_classes = torch.zeros(2, dtype=torch.int64)
+            evaluator.process([{"image_id": image_id}], [{"instances": instances}])
+        found.append(evaluator.evaluate())
+    assert_same_numbers(*found)
+    # Found: one square whole, the other shifted by 3 of 20: IoU 17 / 23 = 0.739, so up to 0.70.
+    # AP of the 5 thresholds 0.50 to 0.70 is 1, of the 5 above 0.5050 (recall 51 of 101 points).
+    assert found[0]["segm"]["AP50"] == pytest.approx(100, abs=0.01)
+    assert found[0]["segm"]["AP"] == pytest.approx(100 * (5 + 5 * 51 / 101) / 10, abs=0.01)
+
+
+def test_fast_implementation_on_the_standin_only(
+    coco_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict] = []
+    monkeypatch.setattr(build, "COCOEvaluator", lambda *_, **options: given.append(options))
+    for standin in (True, False):
+        monkeypatch.setattr(build, "uses_standin", lambda standin=standin: standin)
+        build_evaluator(get_iaunet_cfg(), coco_name, str(tmp_path))
+    assert [options["use_fast_impl"] for options in given] == [True, False]
+
+
+def write_squares(folder: Path) -> str:
+    """Two images of 40 x 40, each with a square of 20 x 20."""
+    square = [5, 5, 25, 5, 25, 25, 5, 25]
+    content = {
+        "info": {},
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 40} for i in (1, 2)],
+        "annotations": [
+            {
+                **{"id": i, "image_id": i, "category_id": 1, "segmentation": [square]},
+                **{"bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0},
+            }
+            for i in (1, 2)
+        ],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    (folder / "squares.json").write_text(json.dumps(content))
+    name = f"evaluator_squares_{folder.name}"
+    MetadataCatalog.get(name).set(
+        json_file=str(folder / "squares.json"),
+        evaluator_type="coco",
+        thing_classes=["cell"],
+        thing_dataset_id_to_contiguous_id={1: 0},
+    )
+    return name
+
+
+def assert_same_numbers(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys()
+    for task, metrics in first.items():
+        assert metrics == pytest.approx(second[task], abs=1e-4, nan_ok=True), task
