@@ -102,7 +102,8 @@ def setup(args: Namespace) -> CfgNode:
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="iaunet_d2")
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    # To evaluate, the training images need not be at hand.
+    names = [*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
     ensure_registered(names, cfg.INPUT.CROWD, cfg.INPUT.ON_BAD_FILE)
     return cfg
 

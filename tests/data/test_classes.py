@@ -144,6 +144,13 @@ def test_the_same_classes_pass(make_coco: Any, small_cfg: Any) -> None:
     assert len(loaders.build_test_loader(small_cfg, names[1])) == 6
 
 
+def test_one_class_may_have_two_names(make_coco: Any, small_cfg: Any) -> None:
+    train, test = set_classes(make_coco("train"), "cell"), set_classes(make_coco("val"), "nucleus")
+    small_cfg.DATASETS.TRAIN, small_cfg.DATASETS.TEST = (train,), (test,)
+    loaders.build_train_loader(small_cfg)
+    assert len(loaders.build_test_loader(small_cfg, test)) == 6
+
+
 def test_evaluation_needs_no_training_set(
     make_coco: Any, registered: str, small_cfg: Any, tmp_path: Path
 ) -> None:
