@@ -12,6 +12,7 @@ def add_iaunet_config(cfg: CN) -> None:
     defaults.
     """
     _add_model(cfg)
+    _add_network(cfg)
     _add_loss(cfg)
     _add_input(cfg)
     _add_solver(cfg)
@@ -38,6 +39,8 @@ def _add_model(cfg: CN) -> None:
     # Stochastic depth rate, for the backbones that have it.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
 
+
+def _add_network(cfg: CN) -> None:
     cfg.MODEL.IAUNET = CN()
     # Object classes, "no object" not counted.
     cfg.MODEL.IAUNET.NUM_CLASSES = 1
