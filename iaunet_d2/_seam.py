@@ -18,6 +18,11 @@ def uses_standin() -> bool:
     return getattr(sys.modules.get("detectron2"), "__name__", "") == STANDIN
 
 
+def standin_forced() -> bool:
+    """Whether the environment asks for the stand-in, whatever is installed."""
+    return os.environ.get(FORCE_VARIABLE, "") not in ("", "0")
+
+
 def ensure_detectron2() -> None:
     """Make ``import detectron2`` work.
 
@@ -30,7 +35,7 @@ def ensure_detectron2() -> None:
     """
     if uses_standin():
         return
-    forced = os.environ.get(FORCE_VARIABLE, "") not in ("", "0")
+    forced = standin_forced()
     if not forced and importlib.util.find_spec("detectron2") is not None:
         return
     if "detectron2" in sys.modules:

@@ -8,9 +8,7 @@ from detectron2.config import get_cfg
 
 
 def add_iaunet_config(cfg: CN) -> None:
-    """Add every key of iaunet_d2 to ``cfg``, and set Detectron2's own keys to this project's
-    defaults.
-    """
+    """Add every key of iaunet_d2 to ``cfg``, and this project's defaults of Detectron2's keys."""
     _add_model(cfg)
     _add_network(cfg)
     _add_loss(cfg)
@@ -195,9 +193,7 @@ def _add_test(cfg: CN) -> None:
 
 
 def get_iaunet_cfg(config_file: str = "") -> CN:
-    """Detectron2's config with this project's keys, and the values of ``config_file`` where one is
-    given.
-    """
+    """Detectron2's config with this project's keys, and the values of a config file, if any."""
     cfg = get_cfg()
     add_iaunet_config(cfg)
     if config_file:
@@ -206,8 +202,7 @@ def get_iaunet_cfg(config_file: str = "") -> CN:
 
 
 def config_path(name: str) -> str:
-    """Find a config: a path as it is, or a name under ``configs/`` of the checkout or of the
-    installed package.
+    """Find a config: a path as it is, or a name under ``configs/`` of checkout or package.
 
     Raises:
         FileNotFoundError: naming the places that were searched.

@@ -8,7 +8,7 @@ from importlib import metadata
 import torch
 from tabulate import tabulate
 
-from ._seam import FORCE_VARIABLE, uses_standin
+from ._seam import FORCE_VARIABLE, standin_forced, uses_standin
 from ._version import __version__
 
 PACKAGES = (
@@ -34,11 +34,8 @@ def describe_environment() -> str:
     detectron2 = importlib.import_module("detectron2")
     if uses_standin():
         seam = f"stand-in bundled with iaunet_d2 ({detectron2.__version__})"
-        seam += (
-            "; install Detectron2 to use it instead"
-            if not _genuine_at_hand()
-            else f" ({FORCE_VARIABLE} is set)"
-        )
+        reason = f"{FORCE_VARIABLE} is set" if standin_forced() else "Detectron2 is not installed"
+        seam += f"; {reason}"
     else:
         seam = f"{detectron2.__version__} at {detectron2.__path__[0]}"
     rows = [
@@ -50,10 +47,6 @@ def describe_environment() -> str:
         *_devices(),
     ]
     return tabulate(rows, tablefmt="plain")
-
-
-def _genuine_at_hand() -> bool:
-    return any(name.lower() == "detectron2" for name in metadata.packages_distributions())
 
 
 def _version(package: str) -> str:

@@ -82,9 +82,7 @@ HANDLES = {
 
 
 class _CountedForward(nn.Module):
-    """The network as a function of one tensor, ending where the last masks have the size of the
-    input.
-    """
+    """The network as a function of one tensor, up to last masks of the input's size."""
 
     def __init__(self, network: nn.Module, every_mask: bool) -> None:
         super().__init__()

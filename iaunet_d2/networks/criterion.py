@@ -30,8 +30,7 @@ class SetCriterion(nn.Module):
     """Hungarian matching, then cross-entropy, binary cross-entropy and dice, for every prediction.
 
     Masks are never materialised for unmatched queries: matching reads the mask features at random
-        points, the losses
-    read the matched masks.
+    points, the losses read the matched masks.
 
     Args:
         num_classes: K, "no object" not counted.
@@ -86,12 +85,9 @@ class SetCriterion(nn.Module):
         # Costs and losses in float32 whatever autocast does: half precision overflows in the sums
         # over points.
         with torch.autocast(device_type=mask_features.device.type, enabled=False):
-            class_logits = torch.stack(
-                [p.class_logits for p in predictions]
-            ).float()  # (L, B, Q, K+1)
-            embeddings = torch.stack(
-                [p.mask_embeddings for p in predictions]
-            ).float()  # (L, B, Q, C)
+            # (L, B, Q, K+1) and (L, B, Q, C)
+            class_logits = torch.stack([p.class_logits for p in predictions]).float()
+            embeddings = torch.stack([p.mask_embeddings for p in predictions]).float()
             features = mask_features.float()
             matches = [
                 self.match(class_logits[:, b], embeddings[:, b], features[b], target)
@@ -105,9 +101,7 @@ class SetCriterion(nn.Module):
     def match(
         self, class_logits: Tensor, embeddings: Tensor, features: Tensor, target: Target
     ) -> Match:
-        """Assign the queries of one image: (L, Q, K+1), (L, Q, C), (C, H, W) and its ground
-        truth.
-        """
+        """Assign one image's queries: (L, Q, K+1), (L, Q, C), (C, H, W) and its ground truth."""
         if target.labels.numel() == 0:
             empty = torch.zeros(len(class_logits), 0, dtype=torch.int64, device=class_logits.device)
             return Match(empty, empty)
@@ -140,9 +134,7 @@ class SetCriterion(nn.Module):
         matches: Sequence[Match],
         targets: Sequence[Target],
     ) -> tuple[Tensor, Tensor]:
-        """Summed binary cross-entropy and dice of the matched masks over the number of instances:
-        two (L,).
-        """
+        """Binary cross-entropy and dice of the matched masks, per instance: two (L,)."""
         # Times 0: with no instance in the batch every parameter still takes part in the backward
         # pass.
         nothing = 0.0 * (embeddings.sum(dim=(1, 2, 3)) + features.sum())
@@ -165,9 +157,7 @@ class SetCriterion(nn.Module):
     def _pairs_at_points(
         self, logits: Tensor, match: Match, target: Target
     ) -> tuple[Tensor, Tensor]:
-        """Matched logits (L, n, H, W) and their masks at points chosen by uncertainty: (L, n, P)
-        each.
-        """
+        """Matched logits (L, n, H, W) and their masks at uncertain points: (L, n, P) each."""
         outputs, n = logits.shape[:2]
         flat = logits.flatten(0, 1)  # (L n, H, W)
         points = uncertain_points(

@@ -27,9 +27,7 @@ class IAUNetOutput:
 
 
 class IAUNetwork(nn.Module):
-    """Images in, class logits, mask embeddings and mask features out; no matching, no
-    thresholds.
-    """
+    """Images in; class logits, mask embeddings and mask features out."""
 
     def __init__(
         self, backbone: TimmBackbone, pixel_decoder: PixelDecoder, query_decoder: QueryDecoder

@@ -1,6 +1,4 @@
-"""From class logits and mask logits to scored instances (IAUNet, section 3.4; Mask2Former, section
-3.4).
-"""
+"""From class logits and mask embeddings to scored instances (IAUNet, section 3.2.3)."""
 
 from dataclasses import dataclass
 
@@ -83,9 +81,7 @@ def _full_size(
     output_size: tuple[int, int],
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Binary masks (N, H, W) at the output size and the mean probability of their foreground
-    (N,).
-    """
+    """Masks (N, H, W) at the output size, and the mean probability of their foreground (N,)."""
     masks = torch.empty(len(logits), *output_size, dtype=torch.bool, device=logits.device)
     maskness = torch.empty(len(logits), device=logits.device)
     largest = max(padded_size[0] * padded_size[1], output_size[0] * output_size[1])

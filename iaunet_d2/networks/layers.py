@@ -6,9 +6,7 @@ from torch import Tensor, nn
 
 
 def coordinate_channels(features: Tensor) -> Tensor:
-    """x and y of every position, each running from -1 to 1 (CoordConv): (B, C, H, W) -> (B, 2, H,
-    W).
-    """
+    """x and y from -1 to 1 at every position (CoordConv): (B, C, H, W) -> (B, 2, H, W)."""
     batch, _, height, width = features.shape
     y = torch.linspace(-1, 1, height, dtype=features.dtype, device=features.device)
     x = torch.linspace(-1, 1, width, dtype=features.dtype, device=features.device)

@@ -1,6 +1,4 @@
-"""One-to-one assignment of predictions to ground truth (IAUNet, section 3.3; Mask2Former, section
-3.3).
-"""
+"""One-to-one assignment of predictions to ground truth (IAUNet, section 3.3)."""
 
 from dataclasses import dataclass
 
@@ -47,8 +45,9 @@ def mask_cost(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def dice_cost(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss ``1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1)`` of every pair: (..., Q, P), (N, P)
-    to (..., Q, N).
+    """Dice loss ``1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1)`` of every pair.
+
+    Shapes as in :func:`mask_cost`: (..., Q, P) and (N, P) to (..., Q, N).
     """
     probability = logits.sigmoid()
     overlap = probability @ targets.T
@@ -81,8 +80,9 @@ def matching_costs(
 
 
 def hungarian(costs: Tensor) -> Match:
-    """Cheapest one-to-one assignment for each of L cost matrices (L, Q, N); they move to the CPU in
-    one transfer.
+    """Cheapest one-to-one assignment for each of L cost matrices (L, Q, N).
+
+    The matrices move to the CPU in one transfer.
     """
     rows, columns = [], []
     for cost in costs.detach().cpu().numpy():

@@ -1,6 +1,4 @@
-"""The pixel decoder: a U-Net decoder with main features, mask features and a light mask head
-(section 3.1).
-"""
+"""The pixel decoder of IAUNet (section 3.1) and its light mask head (section 3.2.3)."""
 
 from collections.abc import Sequence
 
@@ -64,9 +62,7 @@ class DecoderLevel(nn.Module):
             init_normal(self.shortcut)
 
     def forward(self, skip: Tensor, coarser: Tensor | None = None) -> Tensor:
-        """Skip (B, C, H, W) and the coarser level's main features (B, C, H/2, W/2) to (B, C, H,
-        W).
-        """
+        """Skip (B, C, H, W) and the coarser main features (B, C, H/2, W/2) to (B, C, H, W)."""
         features = skip if coarser is None else coarser
         entering = [coordinate_channels(features)] if self.coord_conv else []
         entering.append(features)
@@ -85,9 +81,7 @@ class DecoderLevel(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Mask features ``X_m = G_m(X'_m + X)`` of one level (equation 2): two plain 3x3
-    convolutions.
-    """
+    """Mask features ``X_m = G_m(X'_m + X)`` of one level (equation 2), G_m two 3x3 convolutions."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -100,8 +94,9 @@ class MaskBranch(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Mask features at stride 4, shared by all predictions: the finest backbone map plus the finest
-    mask features.
+    """Mask features at stride 4, shared by all predictions.
+
+    They come from the finest backbone map and the finest mask features.
     """
 
     def __init__(self, in_channels: int, dim: int) -> None:
@@ -112,9 +107,7 @@ class MaskHead(nn.Module):
         )
 
     def forward(self, finest: Tensor, mask_features: Tensor) -> Tensor:
-        """Backbone map (B, C_2, H/4, W/4) and mask features (B, C, H/8, W/8) to (B, C, H/4,
-        W/4).
-        """
+        """Maps (B, C_2, H/4, W/4) of the backbone and (B, C, H/8, W/8) to (B, C, H/4, W/4)."""
         raised = F.interpolate(
             mask_features, size=finest.shape[-2:], mode="bilinear", align_corners=False
         )
@@ -122,8 +115,7 @@ class MaskHead(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Three decoder levels (strides 32, 16, 8), each with a mask branch, and the mask head at
-    stride 4.
+    """Three levels (strides 32, 16, 8), each with a mask branch, and the mask head (stride 4).
 
     Args:
         in_channels: channels of the backbone's maps, finest (stride 4) first.
@@ -158,8 +150,7 @@ class PixelDecoder(nn.Module):
         self.mask_head = MaskHead(finest, dim)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Backbone maps, finest first, to the levels' mask features (strides 32, 16, 8) and the
-        mask head's map.
+        """Backbone maps, finest first, to the levels' mask features and the mask head's map.
 
         Returns:
             three tensors (B, C, H/s, W/s) with s = 32, 16, 8, and one (B, C, H/4, W/4).
