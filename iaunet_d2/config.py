@@ -24,6 +24,9 @@ def _add_model(cfg: CN) -> None:
     # The network's input channels are as many as the entries of PIXEL_MEAN.
     cfg.MODEL.PIXEL_MEAN = [127.5, 127.5, 127.5]
     cfg.MODEL.PIXEL_STD = [50.0, 50.0, 50.0]
+    # "config": the two above as they are; "train": measured on DATASETS.TRAIN when training starts,
+    # and kept in the checkpoints.
+    cfg.MODEL.PIXEL_STATISTICS = "config"
     # A weights file must fit the network whole; False loads what fits and reports the rest.
     cfg.MODEL.WEIGHTS_STRICT = True
 
@@ -182,6 +185,11 @@ def _add_solver(cfg: CN) -> None:
 def _add_test(cfg: CN) -> None:
     cfg.TEST.EVAL_PERIOD = 1000
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
+    # Evaluators beside those that the data set asks for: coco, livecell, overlap, isbi2014,
+    # neurips22, sartorius, label_map.
+    cfg.TEST.EVALUATORS = ()
+    # Score from which predictions count in metrics that rank none (F1, Dice, AJI, PQ, ...).
+    cfg.TEST.SCORE_THRESH = 0.5
     # Tasks of the COCO evaluator.
     cfg.TEST.TASKS = ("bbox", "segm")
     # Loss on DATASETS.TEST at every evaluation.

@@ -3,15 +3,20 @@
 from .augmentation import inference_augmentations, train_augmentations
 from .checks import check_files, warn_if_crowded
 from .coco_json import CocoContent, load_coco
-from .datasets import datasets_root, ensure_registered, parse_coco_name
+from .datasets import ensure_registered, parse_coco_name, register_splits
+from .datasets_root import datasets_root
 from .errors import BadFileError, ClassesError
 from .loaders import build_test_loader, build_train_loader, build_val_loss_loader, dataset_records
 from .mapper import IAUNetDatasetMapper
 from .readers import image_size, read_image
+from .registered import SPLITS
 from .stream import PositionSampler, ReportingLoader, SampleStream
 from .synthetic import SyntheticCells, draw_cells, ensure_synthetic
 
+register_splits()
+
 __all__ = [
+    "SPLITS",
     "BadFileError",
     "ClassesError",
     "CocoContent",
@@ -34,6 +39,7 @@ __all__ = [
     "load_coco",
     "parse_coco_name",
     "read_image",
+    "register_splits",
     "train_augmentations",
     "warn_if_crowded",
 ]

@@ -1,5 +1,6 @@
-"""Data sets by name: ``coco:<json>:<image folder>``, and synthetic cells made on first use."""
+"""Data sets by name: published ones, ``coco:<json>:<image folder>``, synthetic cells."""
 
+import difflib
 import functools
 import hashlib
 import json
@@ -14,7 +15,9 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .coco_json import CocoContent, load_coco
+from .datasets_root import datasets_root
 from .errors import BadFileError
+from .registered import SPLITS, Split
 from .synthetic import SyntheticCells, ensure_synthetic, synthetic_preset
 
 logger = logging.getLogger(__name__)
@@ -22,8 +25,21 @@ logger = logging.getLogger(__name__)
 # "coco:" json ":" folder; the json's name ends at ".json:", so that a drive letter does not split
 # it.
 _COCO_NAME = re.compile(r"^coco:(?P<json>.+?\.json):(?P<images>.+)$", re.IGNORECASE)
-# What was registered here, by name, with the options it was read with.
-_REGISTERED: dict[str, tuple[str, str]] = {}
+Loader = Callable[[], list[dict[str, Any]]]
+# What was registered here, by name: the loader, and what it was read with (None: not read yet).
+_REGISTERED: dict[str, tuple[Loader, tuple[str, ...] | None]] = {}
+
+
+def register_splits() -> None:
+    """Register the published data sets (:data:`~iaunet_d2.data.registered.SPLITS`).
+
+    No path is touched: their files are read when they are loaded. A name that is registered already
+    stays as it is.
+    """
+    for name, split in SPLITS.items():
+        if name not in DatasetCatalog.list():
+            load = functools.partial(_read_now, name)
+            _register(name, load, None, _split_metadata(split))
 
 
 def ensure_registered(
@@ -31,11 +47,14 @@ def ensure_registered(
 ) -> None:
     """Make every name known to Detectron2's ``DatasetCatalog`` and ``MetadataCatalog``.
 
-    A name that is registered already (by any means) stays as it is. ``coco:<json>:<image folder>``
-    is read at once, so that a file that cannot be used is told at the start; paths may be relative
-    to the working folder, and ``~`` and ``$VARIABLES`` are understood. ``synthetic_cells_train``,
-    ``synthetic_cells_val`` and ``synthetic:<images>:<size>:<difficulty>:<seed>`` are made under
-    ``$DETECTRON2_DATASETS`` (else ``./datasets``) the first time they are loaded.
+    A name that the user's code has registered stays as it is. The published data sets
+    (``livecell_train``, ...; :data:`~iaunet_d2.data.registered.SPLITS`) and
+    ``coco:<json>:<image folder>`` are read at once, so that a file that cannot be used is told at
+    the start; in the latter, paths may be relative to the working folder, and ``~`` and
+    ``$VARIABLES`` are understood. ``synthetic_cells_train``, ``synthetic_cells_val`` and
+    ``synthetic:<images>:<size>:<difficulty>:<seed>`` are made the first time they are loaded.
+    Published and synthetic data sets lie under ``$DETECTRON2_DATASETS`` (else ``./datasets``) as it
+    is at this moment.
 
     Where a COCO file is not fit for pycocotools' evaluation (``iscrowd=1`` instances, missing
     areas, annotation ids from 0, ...), a completed copy is written to the user's cache folder and
@@ -47,33 +66,38 @@ def ensure_registered(
         on_bad_file: ``INPUT.ON_BAD_FILE``.
 
     Raises:
-        BadFileError: the file or the folder cannot be used.
+        BadFileError: the file or the folder cannot be used, or is not there.
         ValueError: the name is unknown or malformed.
     """
     for name in names:
-        options = (crowd, on_bad_file)
-        if name in _REGISTERED and name in DatasetCatalog.list() and _REGISTERED[name] != options:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        if name in DatasetCatalog.list():
+        from_file = name.lower().startswith("coco:")
+        read_with = (crowd, on_bad_file, "" if from_file else str(datasets_root()))
+        known = name in DatasetCatalog.list()
+        if known and (not is_registered_here(name) or _REGISTERED[name][1] == read_with):
             continue
         preset = synthetic_preset(name)
         if preset is not None:
-            _register_synthetic(name, preset)
-        elif name.lower().startswith("coco:"):
-            _register_coco(name, crowd, on_bad_file)
+            _register_synthetic(name, preset, read_with)
+        elif from_file:
+            json_file, folder = parse_coco_name(name)
+            content = load_coco(json_file, folder, crowd, on_bad_file)
+            metadata = _metadata(content.class_names, content.contiguous_ids, json_file, folder)
+            _register_content(name, content, read_with, metadata)
+        elif name in SPLITS:
+            split = SPLITS[name]
+            content = split.load(crowd, on_bad_file)
+            _register_content(name, content, read_with, _split_metadata(split))
         else:
-            raise ValueError(
-                f"data set {name!r} is not known. Write coco:<json>:<image folder>, "
-                "synthetic_cells_train, synthetic_cells_val, or register it with "
-                "detectron2.data.datasets.register_coco_instances."
-            )
-        _REGISTERED[name] = options
+            raise ValueError(_unknown(name))
 
 
 def is_registered_here(name: str) -> bool:
-    """Whether :func:`ensure_registered` registered a name, not the user's own code."""
-    return name in _REGISTERED
+    """Whether this module registered a name, not the user's own code."""
+    return (
+        name in _REGISTERED
+        and name in DatasetCatalog.list()
+        and DatasetCatalog[name] is _REGISTERED[name][0]
+    )
 
 
 def parse_coco_name(name: str) -> tuple[str, str]:
@@ -103,30 +127,42 @@ def parse_coco_name(name: str) -> tuple[str, str]:
     return json_file, folder
 
 
-def datasets_root() -> Path:
-    """``$DETECTRON2_DATASETS``, else ``./datasets``."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-
-
 def _relative_to(path: str) -> str:
     return "an absolute path" if os.path.isabs(path) else f"looked for in {os.getcwd()}"
 
 
-def _register_coco(name: str, crowd: str, on_bad_file: str) -> None:
-    json_file, folder = parse_coco_name(name)
-    content = load_coco(json_file, folder, crowd, on_bad_file)
-    evaluated = json_file
+def _unknown(name: str) -> str:
+    listed = {known.lower(): known for known in DatasetCatalog.list()}
+    near = [listed[k] for k in difflib.get_close_matches(name.lower(), listed, n=3, cutoff=0.6)]
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return (
+        f"data set {name!r} is not known.{hint} Write the name of a published data set, "
+        "coco:<json>:<image folder>, synthetic_cells_train, synthetic_cells_val, or register it "
+        "with detectron2.data.datasets.register_coco_instances."
+    )
+
+
+def _read_now(name: str) -> list[dict[str, Any]]:
+    """Loader of what is not read yet: also where Detectron2's own code loads it."""
+    ensure_registered([name])
+    return DatasetCatalog.get(name)
+
+
+def _register_content(
+    name: str, content: CocoContent, read_with: tuple[str, ...], metadata: dict[str, Any]
+) -> None:
+    json_file = metadata["json_file"]
     if content.evaluation is not None:
-        evaluated = _write_evaluation_copy(json_file, content.evaluation)
-        logger.info("%s: a copy fit for evaluation is %s", json_file, evaluated)
-    _register(name, content.dicts.copy, content, evaluated, folder)
+        metadata["json_file"] = _write_evaluation_copy(json_file, content.evaluation)
+        logger.info("%s: a copy fit for evaluation is %s", json_file, metadata["json_file"])
+    _register(name, content.dicts.copy, read_with, metadata)
 
 
-def _register_synthetic(name: str, preset: SyntheticCells) -> None:
+def _register_synthetic(name: str, preset: SyntheticCells, read_with: tuple[str, ...]) -> None:
     folder = datasets_root() / preset.folder_name(name)
     load = functools.cache(functools.partial(_load_synthetic, folder, preset))
-    content = CocoContent([], ["cell"], {1: 0}, {}, None)
-    _register(name, load, content, str(folder / "annotations.json"), str(folder / "images"))
+    files = (str(folder / "annotations.json"), str(folder / "images"))
+    _register(name, load, read_with, _metadata(["cell"], {1: 0}, *files))
 
 
 def _load_synthetic(folder: Path, preset: SyntheticCells) -> list[dict[str, Any]]:
@@ -134,21 +170,43 @@ def _load_synthetic(folder: Path, preset: SyntheticCells) -> list[dict[str, Any]
     return load_coco(str(folder / "annotations.json"), str(folder / "images")).dicts
 
 
-def _register(
-    name: str,
-    load: Callable[[], list[dict[str, Any]]],
-    content: CocoContent,
+def _split_metadata(split: Split) -> dict[str, Any]:
+    files = (str(split.json_file()), str(split.image_root()))
+    classes, ids = list(split.classes), split.contiguous_ids()
+    return _metadata(classes, ids, *files, evaluator_type=split.evaluator_type)
+
+
+def _metadata(
+    class_names: list[str],
+    contiguous_ids: dict[int, int],
     json_file: str,
     image_root: str,
+    evaluator_type: str = "coco",
+) -> dict[str, Any]:
+    return {
+        "json_file": json_file,
+        "image_root": image_root,
+        "evaluator_type": evaluator_type,
+        "thing_classes": class_names,
+        "thing_dataset_id_to_contiguous_id": contiguous_ids,
+    }
+
+
+def _register(
+    name: str, load: Loader, read_with: tuple[str, ...] | None, metadata: dict[str, Any]
 ) -> None:
+    """Register a name, in place of what was registered here before."""
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        json_file=json_file,
-        image_root=image_root,
-        evaluator_type="coco",
-        thing_classes=content.class_names,
-        thing_dataset_id_to_contiguous_id=content.contiguous_ids,
-    )
+    entry = MetadataCatalog.get(name)
+    if any(entry.get(key, value) != value for key, value in metadata.items()):
+        # What is set cannot be changed; what others have added stays.
+        others = {k: v for k, v in entry.as_dict().items() if k not in {"name", *metadata}}
+        MetadataCatalog.remove(name)
+        entry = MetadataCatalog.get(name).set(**others)
+    entry.set(**metadata)
+    _REGISTERED[name] = (load, read_with)
 
 
 def _write_evaluation_copy(json_file: str, content: dict[str, Any]) -> str:

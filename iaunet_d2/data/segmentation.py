@@ -1,5 +1,6 @@
 """One annotation's segmentation in COCO's forms: polygons, and run lengths of both kinds."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,12 @@ def compressed_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("its run lengths are neither text nor a list of whole numbers")
     _require_full(sum(counts), height, width)
     return mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Compressed run lengths of a mask (H, W), bool or 0 and 1, as JSON takes them (text)."""
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
 def rle_extent(rle: dict[str, Any]) -> tuple[int, Box]:
@@ -87,6 +94,25 @@ def polygons_area(polygons: list[np.ndarray], height: int, width: int) -> int:
     """Pixels of the union of the polygons inside a frame, by pycocotools' rasterisation."""
     parts = mask_util.frPyObjects([list(p) for p in polygons], height, width)
     return int(mask_util.area(mask_util.merge(parts)))
+
+
+def annotation_masks(record: dict[str, Any], ignored: tuple[int, ...] = ()) -> Iterator[np.ndarray]:
+    """Masks (H, W), bool, of a record's annotations, in its own frame: polygons or run lengths.
+
+    Args:
+        record: Detectron2's standard data-set dict.
+        ignored: values of ``iscrowd`` that are left out.
+    """
+    height, width = record["height"], record["width"]
+    for annotation in record.get("annotations", ()):
+        shape = annotation.get("segmentation")
+        if not shape or annotation.get("iscrowd", 0) in ignored:
+            continue
+        if is_rle(shape):
+            encoded = compressed_rle(shape)
+        else:
+            encoded = mask_util.merge(mask_util.frPyObjects([list(p) for p in shape], height, width))
+        yield mask_util.decode(encoded).astype(bool)
 
 
 def _is_count(value: Any) -> bool:

@@ -16,6 +16,7 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from .errors import BadFileError
+from .segmentation import encode_mask
 from .synthetic_optics import CellLook, draw_look, expose, optical_depth
 from .synthetic_shapes import CellShape, draw_shape, place
 
@@ -213,7 +214,7 @@ def _write(folder: Path, parameters: SyntheticCells) -> None:
 
 
 def _annotation(identity: int, image_id: int, mask: np.ndarray) -> dict[str, Any]:
-    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    rle = encode_mask(mask)
     return {
         "id": identity,
         "image_id": image_id,
@@ -221,5 +222,5 @@ def _annotation(identity: int, image_id: int, mask: np.ndarray) -> dict[str, Any
         "iscrowd": 0,
         "area": int(mask.sum()),
         "bbox": [float(v) for v in mask_util.toBbox(rle)],
-        "segmentation": {"size": list(mask.shape), "counts": rle["counts"].decode()},
+        "segmentation": rle,
     }

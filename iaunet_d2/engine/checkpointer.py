@@ -13,8 +13,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from ..files import TEMPORARY_SUFFIX, atomic_write
 from .errors import CheckpointError, OutputError
-from .files import TEMPORARY_SUFFIX, atomic_write
 
 logger = logging.getLogger(__name__)
 

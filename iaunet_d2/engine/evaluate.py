@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.evaluation import inference_context, inference_on_dataset, print_csv_format
+from detectron2.evaluation import inference_context, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data import build_test_loader, build_val_loss_loader
-from ..evaluation import build_evaluator, inference_folder
+from ..evaluation import build_evaluator, inference_folder, results_table
 from .random_state import seed_by_counter
 from .results import Results
 
@@ -25,23 +25,27 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def evaluate(cfg: CfgNode, model: nn.Module) -> Results:
+def evaluate(cfg: CfgNode, model: nn.Module, report: bool = False) -> Results:
     """Run the model over every data set of ``DATASETS.TEST``, shared by the processes.
+
+    Args:
+        cfg: the run's config.
+        model: the model.
+        report: also write a row per image, curves and pictures into the folders of the predictions.
 
     Returns:
         data set -> task -> metric (0–100), the same on every process.
     """
     results: Results = {}
     for name in cfg.DATASETS.TEST:
-        evaluator = build_evaluator(cfg, name, inference_folder(cfg, name))
+        evaluator = build_evaluator(cfg, name, inference_folder(cfg, name), report)
         found = inference_on_dataset(unwrapped(model), build_test_loader(cfg, name), evaluator)
-        if comm.is_main_process():
-            logger.info("Results on %s:", name)
-            print_csv_format(found)
         results[name] = {
             task: {metric: float(value) for metric, value in metrics.items()}
             for task, metrics in (found or {}).items()
         }
+    if comm.is_main_process() and any(results.values()):
+        logger.info("Evaluation:\n%s", results_table(results))
     return comm.all_gather(results)[0]  # evaluators answer on the main process only
 
 

@@ -19,6 +19,7 @@ from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError, NonFiniteLossError
 from .evaluate import evaluate
 from .launch import first_to_tell, start
+from .pixel_statistics import fill_pixel_statistics
 from .preflight import check_writable, merge_config, resuming_command
 from .results import detectron2_results, write_results
 from .trainer import Trainer
@@ -99,6 +100,8 @@ def setup(args: Namespace) -> CfgNode:
         The frozen config.
     """
     cfg = load_config(args)
+    if not (args.eval_only or _weights_are_replaced(cfg, args)):
+        fill_pixel_statistics(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="iaunet_d2")
@@ -133,7 +136,7 @@ def evaluate_only(cfg: CfgNode, resume: bool) -> None:
             "empty; give one of them: MODEL.WEIGHTS <file>, or OUTPUT_DIR <folder of a run>"
         )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results = evaluate(cfg, model)
+    results = evaluate(cfg, model, report=True)
     if comm.is_main_process():
         logger.info("Results: %s", write_results(results, cfg.OUTPUT_DIR))
         verify_results(cfg, detectron2_results(results))

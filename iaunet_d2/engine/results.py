@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .files import atomic_write
+from ..files import atomic_write
 
 Results = dict[str, dict[str, dict[str, float]]]
 

@@ -203,7 +203,9 @@ class Trainer(DefaultTrainer):
         losses = (
             validation_losses(self.cfg, self.model, self.seed) if self.cfg.TEST.VAL_LOSS else {}
         )
-        return evaluate(self.cfg, self.model), losses
+        # The report of the last evaluation is the run's.
+        report = self.completed >= self.max_iter
+        return evaluate(self.cfg, self.model, report), losses
 
     def save_checkpoint(self, name: str) -> None:
         """Write everything to ``<name>.pth``, as of the last finished iteration."""

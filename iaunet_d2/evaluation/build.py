@@ -1,4 +1,4 @@
-"""The evaluator of a data set, chosen by what the data set says of itself."""
+"""The evaluators of a data set, chosen by what the data set says of itself."""
 
 import re
 from collections.abc import Callable
@@ -6,61 +6,67 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils.registry import Registry
 
-from .._seam import uses_standin
+from .predictions import PredictionStore
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 EVALUATOR_REGISTRY.__doc__ = """
-Builders of evaluators: ``builder(cfg, dataset_name, output_folder) -> DatasetEvaluator``,
-registered under the value of ``MetadataCatalog.get(dataset_name).evaluator_type`` that they serve.
+Builders of evaluators: ``builder(cfg, dataset_name, output_folder, store) -> list of evaluators``,
+registered under the name that ``MetadataCatalog.get(dataset_name).evaluator_type`` (one name, or
+several with commas between) and ``TEST.EVALUATORS`` call them by. Evaluators that keep their
+predictions in ``store`` share them.
 """
 
-Builder = Callable[[CfgNode, str, str], DatasetEvaluator]
+Builder = Callable[[CfgNode, str, str, PredictionStore], list[DatasetEvaluator]]
 
 
-def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
-    """Build the evaluator for ``dataset_name``.
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str, report: bool = False
+) -> DatasetEvaluator:
+    """Build the evaluators for ``dataset_name``, as one.
+
+    They are those of the data set's ``evaluator_type`` and of ``TEST.EVALUATORS``, each once.
 
     Args:
-        cfg: ``TEST.TASKS`` and ``TEST.DETECTIONS_PER_IMAGE`` are used.
+        cfg: the keys under ``TEST`` are used.
         dataset_name: a registered data set.
-        output_folder: where the evaluator may write predictions.
+        output_folder: where evaluators may write.
+        report: also write what :mod:`iaunet_d2.evaluation.report` describes.
 
     Raises:
-        ValueError: the data set's ``evaluator_type`` has no builder.
+        ValueError: there is no builder of that name.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    own = [part.strip() for part in kind.split(",")] if isinstance(kind, str) else [kind]
     known = sorted(name for name, _ in EVALUATOR_REGISTRY)
-    if kind not in known:
+    for name in own:
+        if name not in known:
+            raise ValueError(
+                f"data set {dataset_name!r} asks for evaluator_type {name!r}, which has no "
+                f"evaluator; known are: {', '.join(known)}. Set "
+                "MetadataCatalog.get(name).evaluator_type, or register a builder in "
+                "iaunet_d2.evaluation.EVALUATOR_REGISTRY."
+            )
+    if unknown := [name for name in cfg.TEST.EVALUATORS if name not in known]:
         raise ValueError(
-            f"data set {dataset_name!r} asks for evaluator_type {kind!r}, which has no evaluator; "
-            "known are: "
-            f"{', '.join(known)}. Set MetadataCatalog.get(name).evaluator_type, or register a "
-            "builder in "
-            "iaunet_d2.evaluation.EVALUATOR_REGISTRY."
+            f"TEST.EVALUATORS names {', '.join(unknown)}; known are: {', '.join(known)}"
         )
-    builder: Builder = EVALUATOR_REGISTRY.get(kind)
-    return builder(cfg, dataset_name, output_folder)
+    store = PredictionStore()
+    built: dict[type, DatasetEvaluator] = {}
+    for name in dict.fromkeys([*own, *cfg.TEST.EVALUATORS]):
+        builder: Builder = EVALUATOR_REGISTRY.get(name)
+        for evaluator in builder(cfg, dataset_name, output_folder, store):
+            built.setdefault(type(evaluator), evaluator)
+    evaluators = list(built.values())
+    if report:
+        from .report import ReportWriter
+
+        evaluators.append(ReportWriter(cfg, dataset_name, output_folder, store))
+    return DatasetEvaluators(evaluators)
 
 
 def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
     """Folder for predictions below ``OUTPUT_DIR/inference``, named without slash or colon."""
     return str(Path(cfg.OUTPUT_DIR) / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name))
-
-
-def build_coco_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
-    """COCO's average precision over ``TEST.DETECTIONS_PER_IMAGE`` detections an image."""
-    return COCOEvaluator(
-        dataset_name,
-        tasks=tuple(cfg.TEST.TASKS),
-        distributed=True,
-        output_dir=output_folder,
-        max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
-        # Detectron2's own fast path needs its compiled code; the stand-in's is faster-coco-eval.
-        use_fast_impl=uses_standin(),
-    )
-
-
-EVALUATOR_REGISTRY._do_register("coco", build_coco_evaluator)

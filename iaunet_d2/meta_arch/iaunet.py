@@ -65,10 +65,9 @@ class IAUNet(nn.Module):
         super().__init__()
         self.network = network
         self.criterion = criterion
-        self.register_buffer(
-            "pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False
-        )
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+        # Part of the checkpoints: weights are of use with the normalisation they were trained with.
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1))
         self.normalize = normalize
         self.deep_supervision = deep_supervision
         self.aux_at_inference = aux_at_inference

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from iaunet_d2.engine import files as engine_files
+from iaunet_d2 import files
 from iaunet_d2.engine.checkpointer import AtomicCheckpointer, plain, read_checkpoint
 from iaunet_d2.engine.errors import CheckpointError, OutputError
 
@@ -69,8 +69,8 @@ def test_a_save_that_dies_midway_leaves_the_previous_checkpoint(
 
     target = {
         "write": (torch, "save"),
-        "sync": (engine_files.os, "fsync"),
-        "rename": (engine_files.os, "replace"),
+        "sync": (files.os, "fsync"),
+        "rename": (files.os, "replace"),
     }
     monkeypatch.setattr(*target[when], write_half if when == "write" else die)
     with pytest.raises(KeyboardInterrupt):

@@ -11,14 +11,10 @@ from detectron2.config import CfgNode
 from toy_model import ToySegmenter, write_cells
 
 from iaunet_d2.data import BadFileError
+from iaunet_d2.data.segmentation import annotation_masks
+from iaunet_d2.drawing import displayable, draw_instances, side_by_side
 from iaunet_d2.engine.curves import read_metrics, write_curves
-from iaunet_d2.engine.overlays import (
-    annotation_masks,
-    displayable,
-    draw_instances,
-    side_by_side,
-    write_overlays,
-)
+from iaunet_d2.engine.overlays import write_overlays
 
 
 def test_metrics_of_a_resumed_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -23,12 +23,13 @@ from ..utils import comm
 from ..utils.file_io import PathManager
 from .evaluator import DatasetEvaluator
 
+if TYPE_CHECKING:
+    from iaunet_d2.evaluation.coco_ap import CocoScores
+
 __all__ = ["COCOEvaluator", "instances_to_coco_json"]
 
 _GEOMETRY = {"bbox": "bbox", "segm": "segmentation"}
-# Where COCO's evaluation keeps the IoU thresholds 0.50 and 0.75, and the area ranges.
-_IOU_50, _IOU_75 = 0, 5
-_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _DEFAULT_MAX_DETS = 100
 
 
@@ -88,10 +89,8 @@ class COCOEvaluator(DatasetEvaluator):
             ground_truth = json.load(stream)
         # A test set's file keeps its annotations to itself.
         self._do_evaluation = "annotations" in ground_truth
-        # faster-coco-eval wants images numbered.
-        numbered = all(isinstance(image["id"], int) for image in ground_truth["images"])
-        self._fast = use_fast_impl and numbered
-        self._coco_api = _index(ground_truth, self._fast)
+        self._fast = use_fast_impl
+        self._coco_api: Any = _index(ground_truth, use_fast_impl) if self._do_evaluation else None
         self._predictions: list[dict[str, Any]] = []
 
     def reset(self) -> None:
@@ -159,15 +158,18 @@ class COCOEvaluator(DatasetEvaluator):
         self, results: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None
     ) -> dict[str, float]:
         names = self._metadata.get("thing_classes") or []
+        per_class: dict[str, float] = {}
         if not results:
             self._logger.warning("the model predicted nothing")
-            # -1 is COCO's mark of what cannot be computed.
-            metrics, per_class = _summarize(np.full((10, 101, 1, 4, 3), -1.0)), {}
+            metrics = dict.fromkeys(_METRICS, float("nan"))
         else:
-            precision = self._precision(results, task, img_ids)
-            metrics = _summarize(precision)
+            # Imported here because that package in turn imports what takes Detectron2's name.
+            from iaunet_d2.evaluation.coco_ap import average, summary
+
+            scores = self._scores(results, task, img_ids)
+            metrics = summary(scores)
             per_class = {
-                f"AP-{name}": _average(precision[:, :, index, _ALL, -1])
+                f"AP-{name}": average(scores.precision[:, :, index, 0, -1])
                 for index, name in enumerate(names if len(names) > 1 else ())
             }
         for rows in filter(None, (metrics, per_class)):
@@ -177,10 +179,10 @@ class COCOEvaluator(DatasetEvaluator):
             self._logger.info("Evaluation results for %s:\n%s", task, table)
         return {**metrics, **per_class}
 
-    def _precision(
+    def _scores(
         self, results: list[dict[str, Any]], task: str, img_ids: Sequence[int] | None
-    ) -> np.ndarray:
-        """Precision by (IoU threshold, recall, class, area range, limit of detections)."""
+    ) -> "CocoScores":
+        """Precision and recall at the limits of detections."""
         geometry = _GEOMETRY[task]
         if missing := sum(geometry not in item for item in results):
             raise ValueError(
@@ -188,24 +190,18 @@ class COCOEvaluator(DatasetEvaluator):
             )
         # Nothing else: with a box in it, a mask's size would be taken to be its box's.
         keys = ("image_id", "category_id", "score", geometry)
-        evaluation = _evaluation(
-            self._coco_api, [{key: item[key] for key in keys} for item in results], task, self._fast
-        )
-        evaluation.params.maxDets = list(self._max_dets)
-        if img_ids is not None:
-            evaluation.params.imgIds = list(img_ids)
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation.evaluate()
-            evaluation.accumulate()
-        return np.asarray(evaluation.eval["precision"]).reshape(evaluation.eval["counts"])
+        found = [{key: item[key] for key in keys} for item in results]
+        if self._fast:
+            return self._coco_api.scores(found, task, self._max_dets, image_ids=img_ids)
+        return _slow_scores(self._coco_api, found, task, self._max_dets, img_ids)
 
 
 def _index(ground_truth: dict[str, Any], fast: bool) -> Any:
     """The content of a COCO file as faster-coco-eval, or pycocotools, wants it."""
     if fast:
-        from faster_coco_eval import COCO as FastCOCO
+        from iaunet_d2.evaluation.coco_ap import CocoTruth
 
-        return FastCOCO(ground_truth)
+        return CocoTruth(ground_truth)
     from pycocotools.coco import COCO
 
     indexed = COCO()
@@ -215,35 +211,37 @@ def _index(ground_truth: dict[str, Any], fast: bool) -> Any:
     return indexed
 
 
-def _evaluation(coco_api: Any, results: list[dict[str, Any]], task: str, fast: bool) -> Any:
-    """An evaluation of ``results``, ready to run."""
-    if fast:
-        from faster_coco_eval import COCOeval_faster as Evaluation
-    else:
-        from pycocotools.cocoeval import COCOeval as Evaluation
+def _slow_scores(
+    coco_api: Any,
+    results: list[dict[str, Any]],
+    task: str,
+    max_dets: Sequence[int],
+    img_ids: Sequence[int] | None,
+) -> "CocoScores":
+    """The same by pycocotools."""
+    from pycocotools.cocoeval import COCOeval
+
+    from iaunet_d2.evaluation.coco_ap import COCO_AREAS, CocoScores
+
     with contextlib.redirect_stdout(io.StringIO()):
-        return Evaluation(coco_api, coco_api.loadRes(results), task)
-
-
-def _average(precision: np.ndarray) -> float:
-    """The mean, 0 to 100, of what is not -1; NaN where all is."""
-    known = precision[precision > -1]
-    return float(known.mean() * 100) if known.size else float("nan")
-
-
-def _summarize(precision: np.ndarray) -> dict[str, float]:
-    """COCO's six main numbers, at the largest limit of detections (pycocotools' own summary insists
-    on 100).
-    """
-    overall = precision[..., _ALL, -1]
-    return {
-        "AP": _average(overall),
-        "AP50": _average(overall[_IOU_50]),
-        "AP75": _average(overall[_IOU_75]),
-        "APs": _average(precision[..., _SMALL, -1]),
-        "APm": _average(precision[..., _MEDIUM, -1]),
-        "APl": _average(precision[..., _LARGE, -1]),
-    }
+        evaluation = COCOeval(coco_api, coco_api.loadRes(results), task)
+        params = evaluation.params
+        params.maxDets = list(max_dets)
+        if img_ids is not None:
+            params.imgIds = list(img_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    found = evaluation.eval
+    return CocoScores(
+        found["precision"],
+        found["recall"],
+        found["scores"],
+        params.iouThrs,
+        params.recThrs,
+        tuple(params.catIds),
+        COCO_AREAS,
+        tuple(max_dets),
+    )
 
 
 def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,12 @@
+"""Prepare DSB 2018: the same as ``iaunet prepare dsb2018``."""
+
+import sys
+from pathlib import Path
+
+# Works from a checkout that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iaunet_d2.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["prepare", "dsb2018", *sys.argv[1:]]))

@@ -1,0 +1,120 @@
+"""``iaunet prepare``."""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..data.prepare import Count, Prepared
+
+HELP = "convert a published data set to COCO files"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data set, where its files are, and where it goes."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the data set; --list shows all")
+    parser.add_argument("--list", action="store_true", help="the data sets, licences and splits")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="R",
+        help="where data sets are (default $DETECTRON2_DATASETS, else ./datasets)",
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="S",
+        help="archives, or folders that hold the published files or archives",
+    )
+    parser.add_argument("--download", action="store_true", help="fetch the published files")
+    parser.add_argument(
+        "--force", action="store_true", help="make it anew, replacing what is there"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """List the data sets, or prepare one and print its counts."""
+    from ..data.prepare import NAMES, load_recipe, prepare
+
+    if args.list:
+        print(_listing())
+        return
+    if args.name is None:
+        raise ValueError(f"name a data set ({', '.join(NAMES)}), or give --list")
+    recipe = load_recipe(args.name)
+    with _log_to_console():
+        done = prepare(recipe, args.root, args.source, args.download, args.force)
+    print(_report(recipe.name, done))
+
+
+def _listing() -> str:
+    from tabulate import tabulate
+
+    from ..data.prepare import NAMES, load_recipe
+
+    rows = [
+        (r.name, r.title, r.licence, ", ".join(r.expected), "yes" if r.remotes else "by hand")
+        for r in map(load_recipe, NAMES)
+    ]
+    headers = ("name", "title", "licence", "splits", "--download")
+    return tabulate(rows, headers, maxcolwidths=[None, 30, 30, 34, None])
+
+
+def _report(name: str, done: "Prepared") -> str:
+    """Counts by split beside the published ones, what was left out, and the next step."""
+    from tabulate import tabulate
+
+    state = "made" if done.made else "was there already (--force makes it anew)"
+    lines = [f"{done.folder} {state}", ""]
+    rows = []
+    for split in {**done.counts, **done.expected}:
+        found, published = done.counts.get(split), done.expected.get(split)
+        rows.append((split, *_compared(found, published)))
+    headers = ("split", "images", "published", "instances", "published", "")
+    lines.append(tabulate(rows, headers, colalign=("left",) + ("right",) * 4 + ("left",)))
+    if done.notes:
+        lines += ["", "Left out, mended or changed:"]
+        lines += [f"  {count} {what}" for what, count in done.notes.items()]
+    first = next(iter(done.counts))
+    return "\n".join([*lines, "", f"Next: iaunet stats {name}_{first}"])
+
+
+def _compared(found: tuple[int, int] | None, published: "Count | None") -> tuple[str, ...]:
+    """Cells of a row: found and published images, found and published instances, the verdict."""
+    stated = (published.images, published.instances) if published else (None, None)
+    cells = []
+    for k, n in zip(found or (None, None), stated, strict=True):
+        cells += ["-" if k is None else str(k), "not stated" if n is None else str(n)]
+    if found is None:
+        verdict = "not made: its files were not given"
+    elif all(n is None for n in stated):
+        verdict = ""
+    else:
+        differs = any(n not in (None, k) for k, n in zip(found, stated, strict=True))
+        verdict = "differs" if differs else "ok"
+    return (*cells, verdict)
+
+
+@contextmanager
+def _log_to_console() -> Iterator[None]:
+    """Show the package's log on stderr, above progress bars."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    logger = logging.getLogger("iaunet_d2")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
