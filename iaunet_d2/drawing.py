@@ -57,8 +57,11 @@ def draw_instances(image: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray
     for index, mask in enumerate(masks):
         small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         color = _color(index)
-        inside = small.astype(bool)
-        canvas[inside] = (1 - FILL) * canvas[inside] + FILL * np.array(color)
+        # Only where the mask is: a crowded image has thousands.
+        left, top, wide, high = cv2.boundingRect(small)
+        inside = small[top : top + high, left : left + wide].astype(bool)
+        window = canvas[top : top + high, left : left + wide]
+        window[inside] = (1 - FILL) * window[inside] + FILL * np.array(color)
         outlines, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, outlines, -1, color, 1, cv2.LINE_AA)
     return canvas

@@ -103,9 +103,7 @@ def _corners(polygon: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
     if (points < -sides).any() or (points > 2 * sides).any():
         # Far out: its window would be of any size.
         points = clip_polygon(points, tuple(-sides), tuple(2 * sides))
-    # Corners are rounded to fifths of a pixel. Rounded before they are moved into a window, those
-    # on the verge fall to the same side as in the whole frame.
-    return np.trunc(5 * points + 0.5) / 5
+    return points
 
 
 def _window(frame: np.ndarray, patch: Patch) -> np.ndarray:

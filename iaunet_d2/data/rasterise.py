@@ -86,6 +86,9 @@ def rasterise(polygons: Sequence[np.ndarray], frame_size: tuple[int, int]) -> Pa
     Returns:
         A patch, or None where the outlines do not meet the frame.
     """
+    # Corners are rounded to fifths of a pixel. Rounded before they are moved into the window, those
+    # on the verge fall to the same side as in the whole frame.
+    polygons = [np.floor(5 * np.asarray(p) + 0.5) / 5 for p in polygons]
     points = np.concatenate(polygons)
     left, top = (int(v) for v in np.floor(points.min(0)))
     right, bottom = (int(v) for v in np.ceil(points.max(0)) + 1)

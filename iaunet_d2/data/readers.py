@@ -19,7 +19,7 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 0x0112
 # Everything that Pillow, tifffile and imagecodecs raise on damaged files.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError,
     ValueError,
     TypeError,
@@ -74,7 +74,7 @@ def read_image(
             pixels, has_alpha = _read_raster(name)
     except BadFileError:
         raise
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise _undecodable(name, error) from error
     pixels = _choose_channels(pixels, has_alpha, channels, name)
     _require_numbers(pixels, name)
@@ -97,7 +97,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             return (width, height) if _orientation(image) >= 5 else (height, width)
     except BadFileError:
         raise
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise _undecodable(name, error) from error
 
 

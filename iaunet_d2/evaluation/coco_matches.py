@@ -46,7 +46,7 @@ class CocoMatches:
             max_dets: limits of detections an image; none over that of the matches.
             image_ids: those that count; all by default.
         """
-        images = list(self._evaluated) if image_ids is None else list(image_ids)
+        images = in_order(self._evaluated if image_ids is None else image_ids)
         limits = tuple(sorted(max_dets))
         evaluation = COCOeval_faster(iouType=self.task, print_function=_say_nothing)
         evaluation.separate_eval = True
@@ -244,6 +244,16 @@ class CocoTruth:
         if annotation.get("segmentation"):
             return float(rle_areas([self.rles(image_id)[place]])[0])
         return float(annotation["bbox"][2] * annotation["bbox"][3])
+
+
+def in_order(image_ids: Iterable[Any]) -> list[Any]:
+    """Image ids, each once, ascending, as COCO has them; so predictions of equal score are ranked.
+
+    Ids that cannot be compared with each other stay in the order given.
+    """
+    distinct = list(dict.fromkeys(image_ids))
+    same = all(isinstance(i, int) for i in distinct) or all(isinstance(i, str) for i in distinct)
+    return sorted(distinct) if same else distinct
 
 
 def _grouped(results: Iterable[Result]) -> dict[Any, list[Result]]:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_util
 
 from .ground_truth import GroundTruth
 from .mask_evaluator import ImageMasks, MaskEvaluator, image_masks
 from .matching import Contingency, detection_counts, mean, percent, ratio
 from .predictions import Predictions, PredictionStore
+from .rle import rle_areas
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -78,8 +78,7 @@ def truth_map(image: ImageMasks) -> np.ndarray:
 
     So a nucleus stays whole on its cell, and a small cell on a large one.
     """
-    areas = np.array(mask_util.area(image.truth), dtype=np.int64)
-    return label_map(image.truth, -areas, image.height, image.width)
+    return label_map(image.truth, -rle_areas(image.truth), image.height, image.width)
 
 
 def predicted_map(image: ImageMasks) -> np.ndarray:

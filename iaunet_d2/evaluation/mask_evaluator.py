@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from pycocotools import mask as mask_util
 
 from .base import Measured, StoredPredictionsEvaluator
 from .ground_truth import GroundTruth
 from .predictions import Predictions, PredictionStore
+from .rle import rle_areas
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def image_masks(
 
 
 def _with_pixels(rles: list[dict[str, Any]]) -> np.ndarray:
-    return np.flatnonzero(np.array(mask_util.area(rles), dtype=np.int64) > 0)
+    return np.flatnonzero(rle_areas(rles))
 
 
 def _require_size(image_id: int, found: tuple[int, int], needed: tuple[int, int]) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_util
 from scipy.optimize import linear_sum_assignment
+
+from .rle import rle_areas, shared_pixels
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,8 @@ def contingency_of_masks(
         truth: N compressed run lengths, none of them empty.
         predicted: M of the same frame.
     """
-    areas = [np.array(mask_util.area(list(m)), dtype=np.int64) for m in (truth, predicted)]
-    if not (len(truth) and len(predicted)):
-        return Contingency(np.zeros((len(truth), len(predicted)), np.int64), *areas)
-    iou = mask_util.iou(list(truth), list(predicted), [0] * len(predicted))
-    # IoU = I / (A + B - I), solved for I; rounding takes away the division's error.
-    shared = np.rint(iou * (areas[0][:, None] + areas[1]) / (1 + iou)).astype(np.int64)
-    return Contingency(shared, *areas)
+    shared, _ = shared_pixels(truth, predicted)
+    return Contingency(shared, rle_areas(truth), rle_areas(predicted))
 
 
 def pair_count(hits: np.ndarray) -> int:

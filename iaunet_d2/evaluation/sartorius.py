@@ -4,13 +4,13 @@ https://www.kaggle.com/c/sartorius-cell-instance-segmentation/overview/evaluatio
 """
 
 import numpy as np
-from pycocotools import mask as mask_util
 
 from .ground_truth import GroundTruth
 from .label_maps import average_precision_at, foreground, predicted_map
 from .mask_evaluator import ImageMasks, MaskEvaluator, image_masks
 from .matching import Contingency, detection_counts, mean, percent
 from .predictions import Predictions
+from .rle import rle_areas
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -26,7 +26,7 @@ def contingency_without_overlap(image: ImageMasks) -> Contingency:
     rows = [np.bincount(labels[foreground(rle)], minlength=size)[1:] for rle in image.truth]
     shared = np.array(rows, dtype=np.int64).reshape(len(rows), size - 1)
     found = np.bincount(labels, minlength=size)[1:]
-    areas = np.array(mask_util.area(image.truth), dtype=np.int64)
+    areas = rle_areas(image.truth)
     return Contingency(shared[:, found > 0], areas, found[found > 0])
 
 

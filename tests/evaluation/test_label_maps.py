@@ -388,6 +388,18 @@ def test_empty_masks_are_no_instances(tmp_path: Path) -> None:
     assert values["PQ"] == values["AP"] == 100.0
 
 
+def test_more_instances_than_a_byte_counts(tmp_path: Path) -> None:
+    """pycocotools' area() is wrong or fails for over 255 masks at a time."""
+    size = (40, 30)
+    cells = [box(*size, 2 * y, 2 * x, 2 * y + 1, 2 * x + 1) for y in range(20) for x in range(15)]
+    name = data_set(tmp_path, [(*size, [(mask, 0) for mask in cells])])
+    found = {1: (*size, [(mask, 0.9, 0) for mask in cells[:-30]])}
+    values = evaluated(LabelMapEvaluator(name), found)
+    assert values["AP"] == values["AJI"] == pytest.approx(100 * 270 / 300)
+    contingency = contingency_of_masks([rle(m) for m in cells], [rle(m) for m in cells])
+    np.testing.assert_array_equal(contingency.shared, np.eye(300))
+
+
 def test_predictions_of_another_frame(tmp_path: Path) -> None:
     name = data_set(tmp_path, [(4, 3, [])])
     with pytest.raises(ValueError, match=r"image 1 have height x width 3x4.*4x3"):

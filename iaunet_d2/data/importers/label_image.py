@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ..errors import BadFileError
 from ..rasterise import Patch
-from ..readers import _DECODER_ERRORS as DECODER_ERRORS
+from ..readers import DECODER_ERRORS
 from .common import Instance, Job, Plan, require_size
 from .pairing import Unit, annotates, list_images, pair, pair_tasks, single_units, stem_below
 from .polygons import FrameSize, encode_patch
@@ -90,16 +90,15 @@ def read_layers(path: Path) -> np.ndarray:
 
 def split_layer(layer: np.ndarray) -> list[Patch]:
     """One patch per value over 0 of a layer (H, W), by rising value; all pieces of it in one."""
-    values, numbered = np.unique(layer, return_inverse=True)
-    numbered = numbered.reshape(layer.shape)
-    patches = []
-    first = 1 if values[0] == 0 else 0
-    # find_objects leaves 0 out, so every value is one more than its place in ``values``.
-    for place, window in enumerate(ndimage.find_objects(numbered + 1)):
-        if place >= first:
-            rows, columns = window
-            patches.append(Patch(rows.start, columns.start, numbered[window] == place))
-    return patches
+    if layer.max() > layer.size:  # numbers with gaps: closed, so that no long list is made of them
+        values, places = np.unique(layer, return_inverse=True)
+        layer = places.reshape(layer.shape) + (values[0] > 0)
+    numbered = layer.astype(np.int32)
+    return [
+        Patch(window[0].start, window[1].start, numbered[window] == value)
+        for value, window in enumerate(ndimage.find_objects(numbered), 1)
+        if window is not None
+    ]
 
 
 def _tell_apart(job: Job, units: list[Unit], images: list[Path]) -> tuple[list[Unit], list[Path]]:

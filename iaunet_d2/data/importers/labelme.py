@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..errors import BadFileError
 from ..rasterise import Patch
-from ..readers import _DECODER_ERRORS as DECODER_ERRORS
+from ..readers import DECODER_ERRORS
 from .common import NO_PIXEL, Instance, Job, Plan, read_json, require_size
 from .pairing import Unit, list_images, pair, pair_tasks, single_units
 from .polygons import (

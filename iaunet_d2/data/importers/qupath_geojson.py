@@ -52,7 +52,7 @@ def _read(job: Job, path: Path, size: FrameSize) -> list[Instance]:
             kinds.add(kind)
             segmentation = _segmentation(job, feature, size, where)
             name = class_of(properties) or job.class_name
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise BadFileError(
                 f"{path}: feature {number}: {error}. Export it from QuPath again."
             ) from error

@@ -9,8 +9,8 @@ Decisions:
   unlabelled images.
 - One instance per id of the label map, also where the id is in several pieces: how many is told.
 - Images are copied byte for byte, except those that become PNG: BMP and other formats than PNG,
-  JPEG and TIFF; and TIFFs with other than one or three channels beside transparency, of which the
-  first three are kept, as in the challenge's baseline
+  JPEG and TIFF; and TIFFs whose channels are pages, or are neither one nor three beside
+  transparency, of which the first three are kept, as in the challenge's baseline
   (https://github.com/JunMa11/NeurIPS-CellSeg).
 
 The licence (CC BY-NC-ND 4.0) forbids to pass on adapted data: what is made here is for use, and
@@ -125,7 +125,7 @@ def _sample(image: Path, label: Path, copied: bool, build: Build) -> Sample:
     pixels = None if copied else _first_channels(image)
     size = image_size(image) if pixels is None else pixels.shape[:2]
     if pixels is not None and image.suffix.lower() in _TIFF_SUFFIXES:
-        build.note("TIFFs with neither 1 nor 3 channels: the first three as PNG")
+        build.note("TIFFs of several pages, or neither 1 nor 3 channels: the first 3 as PNG")
     if size != labels.shape:
         raise BadFileError(
             f"{image} is {size[1]}x{size[0]} (width x height), its label map {label} is "

@@ -204,3 +204,14 @@ def test_two_images_of_one_name(folders, run_import):
     Image.fromarray(labels()).save(folders.annotations / "a.png")
     with pytest.raises(BadFileError, match=r"a\.tif"):
         run_import("label-image")
+
+
+def test_numbers_with_wide_gaps(folders, run_import):
+    folders.image("a.png")
+    pixels = labels(np.uint32)
+    pixels[pixels > 0] += np.uint32(4_000_000_000)
+    tifffile.imwrite(folders.annotations / "a.tif", pixels)
+    assert_same(run_import("label-image").masks["a.png"], expected())
+    tifffile.imwrite(folders.annotations / "a.tif", np.maximum(pixels, 3_999_999_999))
+    masks = run_import("label-image").masks["a.png"]
+    assert_same(masks, [pixels == 0, *expected()])

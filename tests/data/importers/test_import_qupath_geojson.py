@@ -132,6 +132,7 @@ def test_classes_of_each_version(given, expected):
         (json.dumps([feature({"type": "Polygon", "coordinates": 5})]), "feature 1: its Polygon"),
         (json.dumps([feature({"type": "Polygon", "coordinates": [[1, 2]]})]), "pairs of numbers"),
         (json.dumps([feature(SQUARE), feature(7)]), "feature 2: its geometry"),
+        (json.dumps([feature({"type": "GeometryCollection", "geometries": 5})]), "feature 1"),
         (json.dumps([{**feature(SQUARE), "properties": 7}]), "feature 1"),
         (json.dumps([feature(SQUARE, classification=7)]), "classification"),
         (

@@ -28,6 +28,8 @@ class Server(ThreadingHTTPServer):
     etag = '"one"'
     ranges = True
     says_length = True
+    skips = 0
+    """Bytes by which what is sent begins too late, as ``Content-Range`` says."""
     statuses: list[int]
     drop_after: list[int]
     """Bytes after which a connection is dropped, one number per request; then none is."""
@@ -52,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         start = self._start()
+        start += server.skips if start else 0
         if start > 0 and start >= len(server.content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.content)}")
@@ -159,6 +162,13 @@ def test_a_server_without_ranges_begins_anew(server, tmp_path):
     server.drop_after = [300_000]
     assert download(remote_of(server), tmp_path).read_bytes() == CONTENT
     assert len(server.requests) == 2
+
+
+def test_another_part_than_was_asked_for_is_not_appended(server, tmp_path):
+    server.skips = 10
+    server.drop_after = [300_000]
+    assert download(remote_of(server), tmp_path).read_bytes() == CONTENT
+    assert ranges_asked(server) == [None, "bytes=300000-", None]
 
 
 def test_a_file_that_changed_in_between_is_not_mixed(server, tmp_path):

@@ -283,6 +283,17 @@ def test_empty_masks_are_no_instances(tmp_path: Path, write: Any) -> None:
     assert_same(found["train/002.png"], [(1, n) for n in cell.nuclei])
 
 
+def test_cytoplasms_that_are_in_no_cell_array(tmp_path: Path, small: Path) -> None:
+    cells = [TRAIN_CELLS[2], TEST_CELLS[1]]  # none, and one
+    variables = truth("train", cells)
+    variables["train_Cytoplasm"] = [np.zeros((0, 0)), cells[1].cytoplasms[0]]
+    write_version_7(small / "isbi_train.mat", {"ISBI_Train": [c.image for c in cells]})
+    write_version_7(small / "isbi_train_GT.mat", variables)
+    made = prepare(isbi2014.RECIPE, tmp_path / "out", [small])
+    assert_split(made.folder, "train", cells)
+    assert made.notes == {}
+
+
 def write_with_empty(path: Path, variables: dict[str, Any]) -> None:
     write_version_73(path, variables)
     with h5py.File(path, "r+") as file:

@@ -194,7 +194,9 @@ def test_a_single_cell_type(tmp_path: Path, name: str) -> None:
     source = tmp_path / "source"
     content = split_json((5, SHSY5Y, some_cells(2)))
     content["annotations"] = {str(a["id"]): a for a in content["annotations"]}
-    content["categories"] = [{"id": 1, "name": "shsy5y"}]
+    for annotation in content["annotations"].values():
+        annotation["category_id"] = 3
+    content["categories"] = [{"id": 3, "name": "shsy5y"}]
     write_json(source / "LIVECell_single_cells" / name, content)
     write_image(source / "images" / "livecell_train_val_images" / "SHSY5Y" / SHSY5Y)
 
@@ -204,6 +206,7 @@ def test_a_single_cell_type(tmp_path: Path, name: str) -> None:
     assert set(made.counts) == {"train", "shsy5y_train", "crop_train"}
     assert made.notes["train: annotation files in place of livecell_coco_train.json"] == 1
     check_loads(made.folder, "train")
+    assert {a["category_id"] for a in coco_of(made.folder, "crop_train")["annotations"]} == {1}
 
 
 def test_single_cell_types_together(tmp_path: Path) -> None:
@@ -425,6 +428,14 @@ def test_only_crops_with_one_to_a_hundred() -> None:
     assert len(lefts) == 25
     assert all(4 <= left <= 33 or left >= 141 for left in lefts)
     assert min(lefts) <= 33 < max(lefts)
+
+
+def test_a_cell_that_every_crop_cuts_counts() -> None:
+    frame = [[1, 1, 703, 1, 703, 519, 1, 519]]
+    middle = [square(200 + 7 * (k % 20), 200 + 7 * (k // 20)) for k in range(100)]
+
+    assert choose_crop([frame, *middle], (HEIGHT, WIDTH), "a.tif") is None
+    assert choose_crop([frame, *middle[1:]], (HEIGHT, WIDTH), "a.tif") is not None
 
 
 def test_an_image_without_such_a_crop_gives_none(tmp_path: Path) -> None:

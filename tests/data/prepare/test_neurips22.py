@@ -177,6 +177,7 @@ DECODED: dict[str, tuple[Any, str, np.ndarray, np.ndarray]] = {
         noise(HEIGHT, WIDTH, 4, dtype=np.uint16),
         noise(HEIGHT, WIDTH, 4, dtype=np.uint16)[..., :3],
     ),
+    "three pages": (_pages_tiff, "tif", noise(HEIGHT, WIDTH, 3), noise(HEIGHT, WIDTH, 3)),
     "two pages": (
         _pages_tiff,
         "tif",
