@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .engine import main as train
 
         return train(arguments[1:])
+    # Of libraries, at their import; nothing that a user of this command could act on.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
     parser, modules = _parser()
     args = parser.parse_args(arguments)
     try:

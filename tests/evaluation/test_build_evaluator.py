@@ -1,4 +1,4 @@
-"""The evaluator follows from the data set."""
+"""The evaluators follow from the data set and the config."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 from detectron2.structures import Boxes, Instances
 
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.evaluation import EVALUATOR_REGISTRY, build_evaluator, inference_folder
-from iaunet_d2.evaluation import build as build
 
 
 @pytest.fixture
@@ -25,9 +24,48 @@ def coco_name(tmp_path: Path) -> str:
     return name
 
 
+def kinds(evaluator: DatasetEvaluator) -> list[str]:
+    assert isinstance(evaluator, DatasetEvaluators)
+    return [type(part).__name__ for part in evaluator._evaluators]
+
+
 def test_coco(coco_name: str, tmp_path: Path) -> None:
     found = build_evaluator(get_iaunet_cfg(), coco_name, str(tmp_path))
-    assert isinstance(found, COCOEvaluator)
+    assert kinds(found) == ["CellCOCOEvaluator", "OverlapEvaluator"]
+    # They share the predictions.
+    assert len({id(part.store) for part in found._evaluators}) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        ("isbi2014", ["CellCOCOEvaluator", "OverlapEvaluator", "ISBI2014Evaluator"]),
+        ("neurips22", ["CellCOCOEvaluator", "OverlapEvaluator", "NeurIPS22Evaluator"]),
+        ("sartorius", ["CellCOCOEvaluator", "OverlapEvaluator", "SartoriusEvaluator"]),
+        ("livecell", ["CellCOCOEvaluator", "OverlapEvaluator"]),
+        ("overlap", ["OverlapEvaluator"]),
+        ("label_map", ["LabelMapEvaluator"]),
+        ("label_map, overlap", ["LabelMapEvaluator", "OverlapEvaluator"]),
+    ],
+)
+def test_what_a_data_set_asks_for(tmp_path: Path, kind: str, own: list[str]) -> None:
+    name = f"evaluator_kind_{kind}_{tmp_path.name}"
+    MetadataCatalog.get(name).set(evaluator_type=kind, thing_classes=["nucleus", "cytoplasm"])
+    cfg = get_iaunet_cfg()
+    assert kinds(build_evaluator(cfg, name, str(tmp_path))) == own
+    # What the config asks for comes beside, each kind once.
+    cfg.TEST.EVALUATORS = ("overlap", "label_map")
+    more = kinds(build_evaluator(cfg, name, str(tmp_path)))
+    assert more[: len(own)] == own
+    assert set(more) == {*own, "OverlapEvaluator", "LabelMapEvaluator"}
+    assert len(more) == len(set(more))
+
+
+def test_evaluators_of_the_config_must_be_known(coco_name: str) -> None:
+    cfg = get_iaunet_cfg()
+    cfg.TEST.EVALUATORS = ("overlap", "panoptic")
+    with pytest.raises(ValueError, match=r"TEST\.EVALUATORS names panoptic; known are: coco"):
+        build_evaluator(cfg, coco_name, "")
 
 
 def test_unknown_type_lists_the_known() -> None:
@@ -38,8 +76,9 @@ def test_unknown_type_lists_the_known() -> None:
         build_evaluator(get_iaunet_cfg(), "evaluator_test_without", "")
 
 
-def test_registry_has_coco() -> None:
-    assert "coco" in EVALUATOR_REGISTRY
+def test_registry_has_the_kinds_that_the_config_names() -> None:
+    named = "coco livecell overlap isbi2014 neurips22 sartorius label_map".split()
+    assert [name for name in named if name not in EVALUATOR_REGISTRY] == []
 
 
 def test_folder_of_a_name_that_is_a_path() -> None:
@@ -50,8 +89,7 @@ def test_folder_of_a_name_that_is_a_path() -> None:
     assert folder.name == "coco_a_b_val.json_a_b_images"
 
 
-def test_both_implementations_of_the_evaluation_agree(tmp_path: Path) -> None:
-    """The stand-in counts with faster-coco-eval; Detectron2's own fast path may not be compiled."""
+def test_the_numbers_of_detectron2s_evaluator(tmp_path: Path) -> None:
     name = write_squares(tmp_path)
     built = build_evaluator(get_iaunet_cfg(), name, str(tmp_path))
     slow = COCOEvaluator(name, tasks=("bbox", "segm"), use_fast_impl=False, output_dir=None)
@@ -71,22 +109,14 @@ def test_both_implementations_of_the_evaluation_agree(tmp_path: Path) -> None:
             instances.pred_classes = torch.zeros(2, dtype=torch.int64)
             evaluator.process([{"image_id": image_id}], [{"instances": instances}])
         found.append(evaluator.evaluate())
-    assert_same_numbers(*found)
+    assert list(found[0]) == ["bbox", "segm", "overlap"]
+    for task, metrics in found[1].items():
+        same = {name: found[0][task][name] for name in metrics}
+        assert same == pytest.approx(dict(metrics), abs=1e-6, nan_ok=True), task
     # Found: one square whole, the other shifted by 3 of 20: IoU 17 / 23 = 0.739, so up to 0.70.
     # AP of the 5 thresholds 0.50 to 0.70 is 1, of the 5 above 0.5050 (recall 51 of 101 points).
     assert found[0]["segm"]["AP50"] == pytest.approx(100, abs=0.01)
     assert found[0]["segm"]["AP"] == pytest.approx(100 * (5 + 5 * 51 / 101) / 10, abs=0.01)
-
-
-def test_fast_implementation_on_the_standin_only(
-    coco_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[dict] = []
-    monkeypatch.setattr(build, "COCOEvaluator", lambda *_, **options: given.append(options))
-    for standin in (True, False):
-        monkeypatch.setattr(build, "uses_standin", lambda standin=standin: standin)
-        build_evaluator(get_iaunet_cfg(), coco_name, str(tmp_path))
-    assert [options["use_fast_impl"] for options in given] == [True, False]
 
 
 def write_squares(folder: Path) -> str:
@@ -113,9 +143,3 @@ def write_squares(folder: Path) -> str:
         thing_dataset_id_to_contiguous_id={1: 0},
     )
     return name
-
-
-def assert_same_numbers(first: dict, second: dict) -> None:
-    assert first.keys() == second.keys()
-    for task, metrics in first.items():
-        assert metrics == pytest.approx(second[task], abs=1e-4, nan_ok=True), task

@@ -1,19 +1,19 @@
-"""Crops of LIVECell with at most 100 cells, as the IAUNet paper trains and evaluates on.
+"""Crops of LIVECell with at most 100 cells, after the IAUNet paper, by a rule of our own.
 
 The paper says: "randomly cropping them to a maximum of 100 instances". Its script is not published;
 the folder that its configs name is ``crop_512x512``. What is left open is settled by this rule:
 
 1. A crop is 512x512 pixels (of an image that is smaller, as much as there is).
 2. A cell belongs to a crop if at least 16 of its pixels lie inside, or all of them. Its mask is
-   exactly what is visible. Less than 16 pixels are one pixel of a network's stride-4 mask, or none.
+   exactly what is visible. 16 pixels are the area of one pixel of a network's stride-4 mask.
 3. Of all crops of an image that 1 to 100 cells belong to, each is equally likely, which is the same
    as to draw crops until one qualifies. The draw depends on the seed and the image's file name, and
    on nothing else: not on the order of images, nor on the library's random numbers.
 4. An image of which no crop qualifies gives none. The alternatives are worse: to drop annotations
    of cells that are in sight teaches and scores the opposite of the truth, and smaller crops change
    the scale at which dense types are seen. (For another data set, the authors' script leaves out
-   images with over 100 cells.) So the crops hold few images of dense types, and the mean number of
-   cells is well below that of LIVECell.
+   images with over 100 cells.) So dense types have a smaller share of the crops than of LIVECell;
+   how many images give none is told when the data set is made.
 5. An image that is listed twice is cropped once, with the annotations of its first listing.
 
 Results on these crops compare with each other, and with the paper's only roughly.

@@ -155,8 +155,7 @@ def read_label_map(path: Path) -> np.ndarray:
             f"{path}: has values of {labels.dtype} from {labels.min()} to {labels.max()}; a label "
             "map has whole numbers from 0. Unpack the archive again."
         )
-    # SciPy needs the machine's own byte order.
-    return labels.astype(labels.dtype.newbyteorder("="), copy=False)
+    return labels
 
 
 def _is_copied(image: Path) -> bool:

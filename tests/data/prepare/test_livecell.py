@@ -42,7 +42,8 @@ def some_cells(count: int, seed: int = 0) -> list[list[list[float]]]:
 
 def split_json(*listed: tuple[int, str, list[Any]], first_id: int = 500) -> dict[str, Any]:
     """A file as published: of (image id, file name, outlines); ``area`` is not the pixel count."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, name, outlines in listed:
         images.append(
             {
