@@ -35,8 +35,11 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 import iaunet_d2  # noqa: F401  # makes detectron2 importable
+
+# isort: split
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
+
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.evaluation import EVALUATOR_REGISTRY, PredictionStore
 from iaunet_d2.evaluation.coco_ap import coco_scores, summary
@@ -247,7 +250,7 @@ def main() -> None:
     }
     parts = options.parts or ["speed", "memory"]
     if "speed" in parts:
-        found["speed"] = measure_speed(*options.speed_scene, options.rounds)
+        found["speed"] = measure_speed(*options.speed_scene, rounds=options.rounds)
     if "memory" in parts:
         found["memory"] = measure_memory(*options.memory_scene)
     for part, numbers in found.items():

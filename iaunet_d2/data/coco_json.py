@@ -9,6 +9,7 @@ mended is mended, counted and told once.
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,29 +91,45 @@ def load_coco(
     )
 
 
-def _read_json(json_file: str) -> dict[str, Any]:
+def read_json_object(
+    path: str | os.PathLike[str], object_hook: Callable[[dict[str, Any]], Any] | None = None
+) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: of the file.
+        object_hook: applied to every object as it is read; see :func:`json.load`.
+
+    Raises:
+        BadFileError: it cannot be opened, is no JSON, or holds something else.
+    """
     try:
-        with open(json_file, encoding="utf-8-sig") as file:
-            content = json.load(file)
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file, object_hook=object_hook)
     except FileNotFoundError as error:
-        raise BadFileError(f"{json_file}: does not exist. Check the data set's name.") from error
+        raise BadFileError(f"{path}: does not exist. Check the data set's name.") from error
     except OSError as error:
-        raise BadFileError(f"{json_file}: cannot be opened ({error}).") from error
+        raise BadFileError(f"{path}: cannot be opened ({error}).") from error
     except ValueError as error:
         raise BadFileError(
-            f"{json_file}: is not JSON ({error}). It is damaged, or not an annotation file; export "
-            "it again."
+            f"{path}: is not JSON ({error}). It is damaged, or not an annotation file; export or "
+            "fetch it again."
         ) from error
+    if not isinstance(content, dict):
+        raise BadFileError(
+            f"{path}: is not a COCO file: it holds a {type(content).__name__}, not an object "
+            "with 'images', 'annotations' and 'categories'. Export it as COCO instances."
+        )
+    return content
+
+
+def _read_json(json_file: str) -> dict[str, Any]:
+    content = read_json_object(json_file)
     needed: dict[str, tuple[type, ...]] = {
         "images": (list,),
         "annotations": (list, dict),
         "categories": (list,),
     }
-    if not isinstance(content, dict):
-        raise BadFileError(
-            f"{json_file}: is not a COCO file: it holds a {type(content).__name__}, not an object "
-            "with 'images', 'annotations' and 'categories'. Export it as COCO instances."
-        )
     wrong = [k for k, kind in needed.items() if not isinstance(content.get(k), kind)]
     if wrong:
         raise BadFileError(

@@ -111,7 +111,9 @@ def annotation_masks(record: dict[str, Any], ignored: tuple[int, ...] = ()) -> I
         if is_rle(shape):
             encoded = compressed_rle(shape)
         else:
-            encoded = mask_util.merge(mask_util.frPyObjects([list(p) for p in shape], height, width))
+            encoded = mask_util.merge(
+                mask_util.frPyObjects([list(p) for p in shape], height, width)
+            )
         yield mask_util.decode(encoded).astype(bool)
 
 

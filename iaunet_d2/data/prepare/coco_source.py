@@ -5,13 +5,13 @@ categories: what is missing is computed by :class:`~iaunet_d2.data.prepare.build
 the recipe.
 """
 
-import json
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..coco_json import read_json_object
 from ..errors import BadFileError
 from ..readers import image_size
 
@@ -68,7 +68,7 @@ def read_coco_source(path: Path) -> CocoSource:
         BadFileError: the file cannot be read, is no JSON, has no images or annotations, or an entry
             lacks what nothing can stand in for.
     """
-    content = _read_json(path)
+    content = read_json_object(path, _pack)
     images = [_checked_image(image, path) for image in _entries(content, "images", path)]
     packed: dict[Any, list[dict[str, Any]]] = {}
     for image in images:
@@ -123,28 +123,10 @@ def require_images(source: CocoSource, found: Mapping[str, Path], archive: str) 
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8-sig") as stream:
-            content = json.load(stream, object_hook=_pack)
-    except OSError as error:
-        raise BadFileError(f"{path}: cannot be opened ({error}).") from error
-    except ValueError as error:
-        raise BadFileError(
-            f"{path}: is not JSON ({error}). It is damaged; fetch it again."
-        ) from error
-    if not isinstance(content, dict):
-        raise BadFileError(
-            f"{path}: holds a {type(content).__name__}, not an object with 'images' and "
-            "'annotations'. It is not a COCO file; fetch it again."
-        )
-    return content
-
-
 def _pack(entry: dict[str, Any]) -> dict[str, Any]:
     """Hold an annotation's polygons as arrays, as soon as they are read."""
     polygons = entry.get("segmentation")
-    if isinstance(polygons, list):
+    if isinstance(polygons, list) and "image_id" in entry:
         entry["segmentation"] = [_packed(polygon) for polygon in polygons]
     return entry
 

@@ -17,7 +17,6 @@ The licence (CC BY-NC-ND 4.0) forbids to pass on adapted data: what is made here
 must not be redistributed.
 """
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,7 +27,7 @@ import tifffile
 from PIL import Image
 
 from ..errors import BadFileError
-from ..readers import image_size, read_image, to_byte_range
+from ..readers import DECODER_ERRORS, image_size, read_image, to_byte_range
 from ..tiff import read_tiff
 from .build import Build, Item, Sample
 from .label_maps import label_annotations
@@ -206,16 +205,7 @@ def _decoding(path: Path) -> Iterator[None]:
         yield
     except BadFileError:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        TypeError,
-        LookupError,
-        tifffile.TiffFileError,
-        Image.DecompressionBombError,
-        zlib.error,
-    ) as error:
+    except DECODER_ERRORS as error:
         raise BadFileError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}). The file is truncated "
             "or damaged; unpack the archive again."

@@ -104,6 +104,7 @@ def test_what_else_an_annotation_holds_is_kept(tmp_path: Path, published: Path) 
         "visible_segmentation": [outline(2, 3, 10, 15)],
         "occluded": {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]},
         "occlusion_rate": 0.25,
+        "visible": {"segmentation": [outline(2, 3, 10, 15)]},
     }
     content["annotations"][0].update(further)
     write(published, "train", content)
