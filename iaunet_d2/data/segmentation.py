@@ -46,6 +46,21 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
+def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Compressed run lengths of polygons or of run lengths of either kind.
+
+    Text is taken as it is: the reader of the data set has checked it.
+    """
+    if is_rle(segmentation):
+        counts = segmentation["counts"]
+        if isinstance(counts, list):
+            return compressed_rle(segmentation)
+        return {**segmentation, "counts": counts.encode() if isinstance(counts, str) else counts}
+    if not segmentation:
+        return mask_util.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
+    return mask_util.merge(mask_util.frPyObjects([list(p) for p in segmentation], height, width))
+
+
 def rle_extent(rle: dict[str, Any]) -> tuple[int, Box]:
     """Area in pixels, and left, top, right and bottom, of compressed run lengths."""
     x, y, w, h = (float(v) for v in mask_util.toBbox(rle))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ..data.segmentation import compressed_rle, is_rle
+from ..data.segmentation import segmentation_rle as segmentation_rle
 
 # pycocotools' area() counts the masks it is given in a uint8, which NumPy 2 refuses to overflow.
 _AT_ONCE = 255
@@ -39,18 +39,3 @@ def shared_pixels(
     total = rle_areas(first)[:, None] + rle_areas(second)
     # IoU = I / (A + B - I), solved for I; rounding takes away the division's error.
     return np.rint(iou * total / (1 + iou)).astype(np.int64), iou
-
-
-def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Compressed run lengths of polygons or of run lengths of either kind.
-
-    Text is taken as it is: the reader of the data set has checked it.
-    """
-    if is_rle(segmentation):
-        counts = segmentation["counts"]
-        if isinstance(counts, list):
-            return compressed_rle(segmentation)
-        return {**segmentation, "counts": counts.encode() if isinstance(counts, str) else counts}
-    if not segmentation:
-        return mask_util.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
-    return mask_util.merge(mask_util.frPyObjects([list(p) for p in segmentation], height, width))

@@ -46,19 +46,22 @@ def test_cells_by_hand(tmp_path: Path) -> None:
 
 
 def test_nuclei_by_hand(tmp_path: Path) -> None:
-    # Four nuclei of 5 pixels. Predicted: 4 of 5; exactly 3 of 5, which is not over 0.6; one and
-    # 3 pixels more (5 / 8 = 0.625, found); and one and 4 more (5 / 9 = 0.556, not found).
+    # Four nuclei of 5 pixels. Predicted: 4 of 5; 3 of 5, exactly the share that is not enough; one
+    # and 3 pixels more (5 / 8 = 0.625, found); and one and 4 more (5 / 9 = 0.556, not found).
     truth = [box(*SIZE, 2 * k, 0, 2 * k + 1, 5) for k in range(4)]
-    ends = ((0, 4), (2, 7), (0, 8), (0, 9))
-    found = [box(*SIZE, 2 * k, left, 2 * k + 1, right) for k, (left, right) in enumerate(ends)]
+    ends = (4, 3, 8, 9)
+    found = [box(*SIZE, 2 * k, 0, 2 * k + 1, right) for k, right in enumerate(ends)]
+    # One of 3 pixels, and 2 more: 3 / 5 of the prediction is not enough either.
+    truth.append(box(*SIZE, 8, 0, 9, 3))
+    found.append(box(*SIZE, 8, 0, 9, 5))
     found.append(box(*SIZE, 9, 9, 10, 12))
     values = measured(
         tmp_path,
         [[(mask, NUCLEUS) for mask in truth]],
         [[(mask, 0.9, NUCLEUS) for mask in found]],
     )
-    assert values["nuclei-precision"] == pytest.approx(100 * 2 / 5)
-    assert values["nuclei-recall"] == pytest.approx(100 * 2 / 4)
+    assert values["nuclei-precision"] == pytest.approx(100 * 2 / 6)
+    assert values["nuclei-recall"] == pytest.approx(100 * 2 / 5)
     assert values["nuclei-pixel-precision"] == pytest.approx(100 * (1 + 5 / 8) / 2)
     assert values["nuclei-pixel-recall"] == pytest.approx(100 * (4 / 5 + 1) / 2)
     assert values["nuclei-Dice"] == pytest.approx(100 * (8 / 9 + 10 / 13) / 2)
@@ -138,6 +141,13 @@ def test_one_pixel(tmp_path: Path) -> None:
     truth = [[(dot, CYTOPLASM), (dot, NUCLEUS)]]
     values = measured(tmp_path, truth, [[(dot, 0.9, CYTOPLASM), (dot, 0.9, NUCLEUS)]])
     assert (values["DC"], values["nuclei-Dice"], values["FNo"]) == (100, 100, 0)
+
+
+def test_empty_masks_are_no_cells(tmp_path: Path) -> None:
+    nothing, cell = np.zeros(SIZE, dtype=bool), box(*SIZE, 0, 0, 3, 3)
+    both = [(mask, number) for mask in (nothing, cell) for number in (NUCLEUS, CYTOPLASM)]
+    values = measured(tmp_path, [both], [[(mask, 0.9, number) for mask, number in both]])
+    assert (values["FNo"], values["nuclei-precision"], values["nuclei-recall"]) == (0, 100, 100)
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

@@ -334,6 +334,11 @@ def test_evaluator_over_four_images(tmp_path: Path) -> None:
     assert values["AP-pooled@0.5"] == pytest.approx(50.0)
     assert values["AP-pooled@0.9"] == pytest.approx(200 / 7)
     assert values["AP-pooled"] == pytest.approx((3 * 50 + 2 * 200 / 7) / 5)
+    # F1 is at 0.5 whatever the thresholds.
+    other = evaluated(LabelMapEvaluator(name, thresholds=(0.3, 0.8)), found)
+    assert other["F1@0.5"] == values["F1@0.5"]
+    # At 0.3, image 1 has 2 / 3.
+    assert other["AP"] == pytest.approx(100 * ((2 / 3 + 1) / 2 + (0 + 1) / 2) / 2)
 
 
 def test_image_without_predictions_counts_as_missed(tmp_path: Path) -> None:

@@ -30,11 +30,8 @@ def found_in(masks: list[np.ndarray], scores: list[float]) -> Instances:
     instances = Instances((SIDE, SIDE))
     stacked = np.stack(masks) if masks else np.zeros((0, SIDE, SIDE), dtype=bool)
     instances.pred_masks = torch.from_numpy(stacked)
-    boxes = [
-        [m.any(0).nonzero()[0].min(), m.any(1).nonzero()[0].min()]
-        + [m.any(0).nonzero()[0].max() + 1, m.any(1).nonzero()[0].max() + 1]
-        for m in masks
-    ]
+    corners = [np.argwhere(mask) for mask in masks]
+    boxes = [[*found.min(0)[::-1], *(found.max(0)[::-1] + 1)] for found in corners]
     instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
     instances.scores = torch.tensor(scores)
     instances.pred_classes = torch.zeros(len(masks), dtype=torch.int64)

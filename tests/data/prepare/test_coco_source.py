@@ -105,7 +105,7 @@ def test_what_cannot_be_read_names_the_file(tmp_path: Path, content: Any, found:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(BadFileError, match="cannot be opened"):
+    with pytest.raises(BadFileError, match="does not exist"):
         read_coco_source(tmp_path / "absent.json")
 
 
