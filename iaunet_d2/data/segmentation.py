@@ -32,7 +32,7 @@ def compressed_rle(segmentation: dict[str, Any]) -> dict[str, Any]:
     if isinstance(counts, str):
         counts = counts.encode()
     if isinstance(counts, bytes):
-        _require_full(_covered(counts), height, width)
+        _require_full(int(run_lengths(counts).sum()), height, width)
         return {"size": [height, width], "counts": counts}
     if not isinstance(counts, list) or not all(map(_is_count, counts)):
         raise ValueError("its run lengths are neither text nor a list of whole numbers")
@@ -144,8 +144,8 @@ def _require_full(covered: int, height: int, width: int) -> None:
         )
 
 
-def _covered(counts: bytes) -> int:
-    """Pixels that compressed run lengths cover.
+def run_lengths(counts: bytes) -> np.ndarray:
+    """Lengths (R,) int64 of the runs, of 0 and of 1 in turn, in compressed text.
 
     COCO's text holds a number in characters of 5 bits each, from "0" on, lowest first; a 6th bit
     says that more follow, and the highest bit of the last one is the sign. From the fourth number
@@ -168,4 +168,4 @@ def _covered(counts: bytes) -> int:
     runs[1::2], runs[2::2] = np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])
     if runs.min() < 0:
         raise ValueError("its run lengths are damaged text")
-    return int(runs.sum())
+    return runs

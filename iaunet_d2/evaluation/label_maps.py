@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.segmentation import run_lengths
 from .ground_truth import GroundTruth
 from .mask_evaluator import ImageMasks, MaskEvaluator, image_masks
 from .matching import Contingency, detection_counts, mean, percent, ratio
@@ -17,26 +18,6 @@ from .predictions import Predictions, PredictionStore
 from .rle import rle_areas
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-def run_lengths(counts: bytes) -> np.ndarray:
-    """Lengths of the runs, of 0 and of 1 in turn, in pycocotools' compressed text.
-
-    A number is written in characters of 5 bits each, from "0" on, lowest first; a 6th bit says
-    that more follow, and the highest bit of the last one is the sign. From the fourth number on,
-    what is written is the difference from the number before the last.
-
-    Returns:
-        (R,) int64.
-    """
-    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((codes & 32) == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    place = np.arange(codes.size) - np.repeat(first, last - first + 1)
-    numbers = np.add.reduceat((codes & 31) << (5 * place), first)
-    numbers -= np.where(codes[last] & 16, np.int64(1) << (5 * (place[last] + 1)), 0)
-    numbers[1::2], numbers[2::2] = np.cumsum(numbers[1::2]), np.cumsum(numbers[2::2])
-    return numbers
 
 
 def foreground(rle: dict[str, Any]) -> np.ndarray:

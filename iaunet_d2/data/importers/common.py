@@ -10,7 +10,8 @@ import numpy as np
 
 from ..coco_mend import Findings
 from ..errors import BadFileError
-from .polygons import FrameSize, Part, draw_parts, encode_patch
+from ..rasterise import encode_patch
+from .polygons import FrameSize, Part, draw_parts
 
 # Places that are named per finding, and files per error.
 EXAMPLES = 5

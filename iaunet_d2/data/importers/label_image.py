@@ -13,11 +13,11 @@ from PIL import Image
 from scipy import ndimage
 
 from ..errors import BadFileError
-from ..rasterise import Patch
+from ..rasterise import Patch, encode_patch
 from ..readers import DECODER_ERRORS
 from .common import Instance, Job, Plan, require_size
 from .pairing import Unit, annotates, list_images, pair, pair_tasks, single_units, stem_below
-from .polygons import FrameSize, encode_patch
+from .polygons import FrameSize
 
 ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".npy")
 SUFFIXES = (

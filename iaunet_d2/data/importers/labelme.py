@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BadFileError
-from ..rasterise import Patch
+from ..rasterise import Patch, encode_patch
 from ..readers import DECODER_ERRORS
 from .common import NO_PIXEL, Instance, Job, Plan, read_json, require_size
 from .pairing import Unit, list_images, pair, pair_tasks, single_units
@@ -25,7 +25,6 @@ from .polygons import (
     box_ring,
     draw_parts,
     ellipse_ring,
-    encode_patch,
     paste_mask,
     union,
 )

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ..rasterise import Patch
-from ..segmentation import compressed_rle
 
 FrameSize = tuple[int, int]
 """Height and width of an image."""
@@ -90,32 +89,6 @@ def paste_mask(mask: np.ndarray, top: int, left: int, frame_size: FrameSize) -> 
     columns = slice(max(-left, 0), max(width - left, 0))
     inside = np.asarray(mask[rows, columns], dtype=bool)
     return Patch(max(top, 0), max(left, 0), inside) if inside.any() else None
-
-
-def encode_patch(patch: Patch, frame_size: FrameSize) -> dict[str, Any]:
-    """COCO's compressed run lengths of a patch in its frame, without making the frame.
-
-    Args:
-        patch: at least one pixel is set, and all lie inside the frame.
-        frame_size: height and width.
-
-    Returns:
-        ``{"size": [height, width], "counts": text}``.
-    """
-    height, width = frame_size
-    columns = np.pad(patch.pixels.T.astype(np.int8), ((0, 0), (1, 1)))
-    column, row = np.nonzero(np.diff(columns, axis=1))  # where runs begin and end, in turn
-    places = (column + patch.left) * height + row + patch.top
-    starts, ends = places[0::2], places[1::2]
-    # A run down to the foot of one column goes on at the head of the next.
-    apart = starts[1:] != ends[:-1]
-    starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
-    bounds = np.concatenate([[0], np.stack([starts, ends], axis=1).ravel(), [height * width]])
-    counts = np.diff(bounds).tolist()
-    if counts[-1] == 0:
-        counts.pop()
-    rle = compressed_rle({"size": [height, width], "counts": counts})
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def _draw_part(rings: Part, frame_size: FrameSize) -> Patch | None:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_util
 from scipy import ndimage
 
-from ..rasterise import Patch
+from ..rasterise import Patch, encode_patch
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
@@ -47,36 +46,6 @@ def label_patches(labels: np.ndarray) -> Iterator[tuple[int, Patch]]:
         yield identity, Patch(window[0].start, window[1].start, labels[window] == index)
 
 
-def encode_patch(patch: Patch, height: int, width: int) -> dict[str, Any]:
-    """Compressed run lengths of a patch in its frame, as JSON takes them.
-
-    The same as of the full mask, at the cost of the patch.
-
-    Args:
-        patch: lies inside the frame.
-        height: of the frame.
-        width: of the frame.
-    """
-    # Column by column, with a background pixel above and below: +1 where a run starts, -1 behind
-    # its end.
-    columns = np.pad(patch.pixels.T.astype(np.int8), ((0, 0), (1, 1)))
-    steps = np.diff(columns, axis=1)
-    offset = patch.left * height + patch.top
-    bounds = np.empty(2 * np.count_nonzero(steps > 0), dtype=np.int64)
-    for place, sign in ((0, 1), (1, -1)):
-        column, row = np.nonzero(steps == sign)
-        bounds[place::2] = column * height + row + offset
-    # A run to the foot of one column and one from the head of the next are one.
-    joined = np.flatnonzero(bounds[1:-1:2] == bounds[2::2])
-    bounds = np.delete(bounds, np.concatenate([2 * joined + 1, 2 * joined + 2]))
-    counts = np.diff(np.concatenate([[0], bounds, [height * width]]))
-    if counts[-1] == 0:
-        counts = counts[:-1]
-    plain = {"size": [height, width], "counts": counts.tolist()}
-    rle = mask_util.frPyObjects(plain, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
-
-
 def label_annotations(
     labels: np.ndarray, category_id: int
 ) -> tuple[list[dict[str, Any]], list[int]]:
@@ -95,6 +64,6 @@ def label_annotations(
     for identity, patch in label_patches(labels):
         if connected_components(patch.pixels).max() > 1:
             scattered.append(identity)
-        segmentation = encode_patch(patch, height, width)
+        segmentation = encode_patch(patch, (height, width))
         annotations.append({"category_id": category_id, "segmentation": segmentation})
     return annotations, scattered

@@ -10,11 +10,10 @@ from iaunet_d2.data.importers.polygons import (
     box_ring,
     draw_parts,
     ellipse_ring,
-    encode_patch,
     paste_mask,
     union,
 )
-from iaunet_d2.data.rasterise import Patch
+from iaunet_d2.data.rasterise import Patch, encode_patch
 from iaunet_d2.data.segmentation import encode_mask
 
 

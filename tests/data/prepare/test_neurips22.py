@@ -12,10 +12,10 @@ from reading_back import Instances, assert_same, read_back, zip_folder
 
 from iaunet_d2.data import BadFileError, read_image
 from iaunet_d2.data.prepare import label_maps, neurips22
-from iaunet_d2.data.prepare.label_maps import encode_patch, label_annotations, label_patches
+from iaunet_d2.data.prepare.label_maps import label_annotations, label_patches
 from iaunet_d2.data.prepare.neurips22 import read_label_map
 from iaunet_d2.data.prepare.run import prepare
-from iaunet_d2.data.rasterise import Patch
+from iaunet_d2.data.rasterise import Patch, encode_patch
 from iaunet_d2.data.segmentation import encode_mask
 
 HEIGHT, WIDTH = 21, 34
@@ -345,7 +345,7 @@ def test_run_lengths_of_a_patch_are_those_of_the_mask() -> None:
         top, left = (max(int(v.min()) - slack, 0) for v in (rows, columns))
         pixels = mask[top : rows.max() + 1 + slack, left : columns.max() + 1 + slack]
         expected = encode_mask(mask)
-        assert encode_patch(Patch(top, left, pixels), int(height), int(width)) == expected
+        assert encode_patch(Patch(top, left, pixels), (int(height), int(width))) == expected
 
 
 def test_ids_greater_than_the_image_is_large() -> None:
@@ -368,7 +368,7 @@ def test_a_large_map_costs_what_its_cells_cost(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         label_maps,
         "encode_patch",
-        lambda patch, h, w: sizes.append(patch.pixels.size) or original(patch, h, w),
+        lambda patch, size: sizes.append(patch.pixels.size) or original(patch, size),
     )
     found, scattered = label_annotations(labels, 1)
     assert (len(found), scattered, set(sizes)) == (2000, [], {2})
