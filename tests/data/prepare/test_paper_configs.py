@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import test_evican2
-import test_isbi2014
-import test_livecell
-import test_revvity25
+import test_prepare_evican2
+import test_prepare_isbi2014
+import test_prepare_livecell
+import test_prepare_revvity25
 
 from iaunet_d2.data.prepare import isbi2014, load_recipe, prepare
 from iaunet_d2.engine import main
@@ -27,20 +27,20 @@ QUICK = [
 
 
 def livecell(folder: Path) -> None:
-    test_livecell.write_copy(folder)
+    test_prepare_livecell.write_copy(folder)
 
 
 def evican2(folder: Path) -> None:
-    test_evican2.write_copy(folder)
+    test_prepare_evican2.write_copy(folder)
 
 
 def isbi(folder: Path) -> None:
-    test_isbi2014.write_small(folder)
-    test_isbi2014.write_whole(folder)
+    test_prepare_isbi2014.write_small(folder)
+    test_prepare_isbi2014.write_whole(folder)
 
 
 def revvity(folder: Path) -> None:
-    test_revvity25.write_published(folder)
+    test_prepare_revvity25.write_published(folder)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_published_files_to_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
-    monkeypatch.setattr(isbi2014, "VAL_IMAGES", test_isbi2014.VAL)
+    monkeypatch.setattr(isbi2014, "VAL_IMAGES", test_prepare_isbi2014.VAL)
     (tmp_path / "published").mkdir()
     write(tmp_path / "published")
     prepare(load_recipe(name), sources=[tmp_path / "published"])
