@@ -79,6 +79,7 @@ def test_rectangles_and_ovals(folders, run_import):
     folders.image()
     place = {"top": 4, "left": 7, "bottom": 24, "right": 37}
     sub_pixel = {
+        "version": 229,  # roifile before 2026 writes one without fractions
         "options": ROI_OPTIONS.SUB_PIXEL_RESOLUTION,
         "xd": 7.6,
         "yd": 4.4,
