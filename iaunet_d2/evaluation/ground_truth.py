@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_dict
 from pycocotools import mask as mask_util
 
 from ..data.errors import BadFileError
@@ -66,28 +67,41 @@ class GroundTruth:
 def ground_truth(dataset_name: str) -> GroundTruth:
     """The ground truth of a registered data set; evaluators of one run share it.
 
+    A data set that names no COCO file is converted to one in memory, as Detectron2 does.
+
     Raises:
-        BadFileError: its annotation file is not there, or the data set names none.
+        BadFileError: its annotation file is not there.
     """
     metadata = MetadataCatalog.get(dataset_name)
     path = metadata.get("json_file")
-    if not path or not os.path.isfile(path):
-        raise BadFileError(
-            f"{path or 'no annotation file'}: needed to evaluate {dataset_name!r}. Set "
-            "MetadataCatalog.get(name).json_file to a COCO file."
-        )
     known = metadata.get("thing_dataset_id_to_contiguous_id")
     names = tuple(metadata.get("thing_classes") or ())
     ids = None if known is None else tuple(sorted(known.items()))
+    if not path:
+        return _convert(dataset_name, ids, names)
+    if not os.path.isfile(path):
+        raise BadFileError(
+            f"{path}: does not exist, and is needed to evaluate {dataset_name!r}. Set "
+            "MetadataCatalog.get(name).json_file to a COCO file."
+        )
     return _load(str(path), os.stat(path).st_mtime_ns, ids, names)
 
 
+_Ids = tuple[tuple[int, int], ...] | None
+
+
 @functools.lru_cache(maxsize=2)
-def _load(
-    path: str, changed: int, ids: tuple[tuple[int, int], ...] | None, names: tuple[str, ...]
-) -> GroundTruth:
+def _load(path: str, changed: int, ids: _Ids, names: tuple[str, ...]) -> GroundTruth:
     with open(path, encoding="utf-8") as stream:
-        content = json.load(stream)
+        return _indexed(json.load(stream), ids, names)
+
+
+@functools.lru_cache(maxsize=1)
+def _convert(dataset_name: str, ids: _Ids, names: tuple[str, ...]) -> GroundTruth:
+    return _indexed(convert_to_coco_dict(dataset_name), ids, names)
+
+
+def _indexed(content: dict[str, Any], ids: _Ids, names: tuple[str, ...]) -> GroundTruth:
     listed = sorted(category["id"] for category in content["categories"])
     contiguous = dict(ids) if ids is not None else {c: k for k, c in enumerate(listed)}
     if not names:

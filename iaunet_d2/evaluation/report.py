@@ -31,7 +31,6 @@ from ..drawing import displayable, side_by_side
 from ..files import atomic_write
 from .base import Measured, StoredPredictionsEvaluator
 from .coco_curves import ANY_AREA, IOU_50, CocoScores, average
-from .coco_matches import CocoTruth
 from .ground_truth import GroundTruth
 from .predictions import Predictions, PredictionStore
 from .results_json import CocoResults
@@ -75,7 +74,7 @@ class ReportWriter(StoredPredictionsEvaluator):
         task = "segm" if masks else "bbox"
         limit = self.cfg.TEST.DETECTIONS_PER_IMAGE
         results = CocoResults(truth, predictions, task)
-        matches = CocoTruth(truth.content).matches(results, task, limit, ANY_AREA)
+        matches = truth.coco.matches(results, task, limit, ANY_AREA)
         write_pr_curves(self.folder / "pr_curves.png", matches.scores([limit]), truth.names, task)
         found = {}
         for image_id in truth.images:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coco_scenes import annotation, file_of, register
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 from mask_scenes import box
 
 from iaunet_d2.data.errors import BadFileError
@@ -73,7 +74,26 @@ def test_a_file_without_annotations(tmp_path: Path) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     MetadataCatalog.get("nowhere").json_file = str(tmp_path / "absent.json")
-    with pytest.raises(BadFileError, match=r"absent\.json: needed to evaluate 'nowhere'"):
+    with pytest.raises(BadFileError, match=r"absent\.json: does not exist, and is needed to evaluate 'nowhere'"):
         ground_truth("nowhere")
-    with pytest.raises(BadFileError, match=r"no annotation file.*'nothing said'.*json_file"):
-        ground_truth("nothing said")
+
+
+def test_a_data_set_of_dicts_is_converted() -> None:
+    """Registered as Detectron2's tutorial has it, without any file."""
+    name = "ground_truth_of_dicts"
+    outline = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # 4 x 3 pixels
+    shape = {"bbox": [2, 1, 6, 4], "bbox_mode": BoxMode.XYXY_ABS, "segmentation": [outline]}
+    record = {"file_name": "a.png", "image_id": 4, "height": 6, "width": 8}
+    DatasetCatalog.register(
+        name, lambda: [{**record, "annotations": [{**shape, "category_id": 1}]}]
+    )
+    MetadataCatalog.get(name).set(thing_classes=["live", "dead"], evaluator_type="coco")
+    try:
+        truth = ground_truth(name)
+    finally:
+        DatasetCatalog.remove(name)
+    assert truth.names == ["live", "dead"] and truth.categories == {0: 0, 1: 1}
+    assert len(truth.instances(4, (1,))) == 1 and truth.instances(4, (0,)) == []
+    expected = np.zeros((1, 6, 8), bool)
+    expected[0, 1:4, 2:6] = True
+    assert np.array_equal(truth.masks(4), expected)
