@@ -59,11 +59,25 @@ def _listing() -> str:
     from ..data.prepare import NAMES, load_recipe
 
     rows = [
-        (r.name, r.title, r.licence, ", ".join(r.expected), "yes" if r.remotes else "by hand")
+        (r.name, r.title, r.licence, _registered(r.name), "yes" if r.remotes else "by hand")
         for r in map(load_recipe, NAMES)
     ]
-    headers = ("name", "title", "licence", "splits", "--download")
-    return tabulate(rows, headers, maxcolwidths=[None, 30, 30, 34, None])
+    headers = ("name", "title", "licence", "registered splits", "--download")
+    return tabulate(rows, headers, maxcolwidths=[None, 26, 26, None, None])
+
+
+def _registered(folder: str) -> str:
+    """The names that a data set's splits are registered under, a line for each kind of split."""
+    from ..data.registered import LIVECELL_TYPES, SPLITS
+
+    kinds: dict[str, list[str]] = {}
+    for name in (split.name for split in SPLITS.values() if split.folder == folder):
+        kind, _, last = name.rpartition("_")
+        of, _, cell_type = kind.rpartition("_")
+        splits = kinds.setdefault(f"{of}_<type>" if cell_type in LIVECELL_TYPES else kind, [])
+        if last not in splits:
+            splits.append(last)
+    return "\n".join(f"{kind}_{{{','.join(splits)}}}" for kind, splits in kinds.items())
 
 
 def _report(name: str, done: "Prepared") -> str:
@@ -81,8 +95,19 @@ def _report(name: str, done: "Prepared") -> str:
     if done.notes:
         lines += ["", "Left out, mended or changed:"]
         lines += [f"  {count} {what}" for what, count in done.notes.items()]
-    first = next(iter(done.counts))
-    return "\n".join([*lines, "", f"Next: iaunet stats {name}_{first}"])
+    return "\n".join([*lines, "", f"Next: {_next_step(name, done)}"])
+
+
+def _next_step(name: str, done: "Prepared") -> str:
+    """To look at the data set; it is found by its name below the present root alone."""
+    from ..data.datasets_root import datasets_root
+
+    split = "train" if "train" in done.counts else next(iter(done.counts))
+    command = f"iaunet stats {name}_{split}"
+    root = done.folder.parent.absolute()
+    if root.resolve() == datasets_root().resolve():
+        return command
+    return f"set DETECTRON2_DATASETS to {root}, then: {command}"
 
 
 def _compared(found: tuple[int, int] | None, published: "Count | None") -> tuple[str, ...]:

@@ -114,8 +114,10 @@ def test_what_a_run_leaves(toy_cfg: MakeCfg, cells: str) -> None:
     assert picture.shape == (24 + 384, 384 + 6 + 384, 3)
     assert cv2.imread(str(out / "curves.png")) is not None
 
+    (report,) = (out / "inference").iterdir()
+    assert {"per_image.csv", "pr_curves.png", "best", "worst"} <= {p.name for p in report.iterdir()}
     results = json.loads((out / "results.json").read_text())
-    assert list(results) == [cells] and set(results[cells]) == {"bbox", "segm"}
+    assert list(results) == [cells] and set(results[cells]) == {"bbox", "segm", "overlap"}
     segm = results[cells]["segm"]
     assert {"AP", "AP50", "AP75"} <= set(segm)
     assert all(v is None or 0 <= v <= 100 for v in segm.values())

@@ -25,6 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..errors import BadFileError
 from ..readers import image_size, read_image
 from .build import Build, Item, Sample
 from .coco_source import CocoSource, bare_name, read_coco_source, require_images
@@ -52,6 +53,7 @@ def convert(files: SourceFiles, build: Build) -> None:
     for split, paths in given.items():
         sources = [read_coco_source(path) for path in paths]
         for source in sources:
+            _require_cell_types(source)
             require_images(source, found, "images.zip")
         listed[split] = _convert_split(split, sources, found, build)
         _convert_crops(split, sources, found, build)
@@ -64,6 +66,17 @@ def convert(files: SourceFiles, build: Build) -> None:
 def cell_type(file_name: str) -> str:
     """``a172`` of ``A172_Phase_C7_1_02d16h00m_2.tif``, whatever its folder."""
     return bare_name({"file_name": file_name}).split("_")[0].lower()
+
+
+def _require_cell_types(source: CocoSource) -> None:
+    """Refuse what is called as a file of LIVECell is, such as train.json, and is of other images."""
+    types = {cell_type(image["file_name"]) for image in source.images}
+    if types and types.isdisjoint(CELL_TYPES):
+        raise BadFileError(
+            f"{source.path}: lists no image of LIVECell (first: {bare_name(source.images[0])}; "
+            f"their names begin with the cell type, {', '.join(CELL_TYPES)}). Give LIVECell's own "
+            "files."
+        )
 
 
 def _annotation_files(files: SourceFiles, split: str) -> list[Path]:

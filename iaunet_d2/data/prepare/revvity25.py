@@ -12,6 +12,7 @@ both. Decisions:
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from .coco_source import CocoSource, bare_name, read_coco_source, require_images
 from .disk import parts_below
 from .recipe import Count, Recipe, Remote
 from .source import SourceFiles
+
+logger = logging.getLogger(__name__)
 
 CELL = 1
 INSTANCES = 2937
@@ -54,6 +57,11 @@ def convert(files: SourceFiles, build: Build) -> None:
         build.split(split, [_item(image, source, found) for image in source.images])
     count = sum(len(a) for s in sources.values() for a in s.annotations_by_image.values())
     if count != INSTANCES:
+        logger.warning(
+            "train.json and valid.json hold %d annotations together, published are %d",
+            count,
+            INSTANCES,
+        )
         build.note(f"annotations in both files together; the paper states {INSTANCES}", count)
 
 

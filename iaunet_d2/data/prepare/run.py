@@ -150,11 +150,24 @@ def _check_source(source: Path, target: Path) -> None:
 
 
 def _roots(source: Path, unpacked: Path) -> list[Path]:
-    """Where to search: a folder and the archives that lie in it, unpacked; or the file itself."""
+    """Where to search: a folder and the archives that lie in it, unpacked; or the file itself.
+
+    Archives in an archive are unpacked too, as Kaggle hands out several files in one.
+    """
     if source.is_dir():
-        archives = sorted(path for path in source.iterdir() if path.is_file() and is_archive(path))
-        return [source, *(unpack(archive, unpacked / archive.name) for archive in archives)]
-    return [unpack(source, unpacked / source.name) if is_archive(source) else source]
+        roots = [source]
+        for archive in _archives(source):
+            roots += _roots(archive, unpacked)
+        return roots
+    if not is_archive(source):
+        return [source]
+    folder = unpack(source, unpacked / source.name)
+    inner = unpacked / f"{source.name}.inner"
+    return [folder, *(unpack(archive, inner / archive.name) for archive in _archives(folder))]
+
+
+def _archives(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_archive(path))
 
 
 def _fingerprint(recipe: Recipe, sources: Sequence[Path]) -> str:
@@ -176,7 +189,7 @@ def _continue_or_restart(staging: Path, fingerprint: str) -> None:
     if staging.exists():
         logger.info("%s: of other source files; begun anew", staging)
         shutil.rmtree(staging)
-    staging.mkdir()
+    (staging / "result").mkdir(parents=True)  # gone again only once it has been put in its place
     with atomic_write(marker) as stream:
         stream.write(fingerprint.encode())
 
