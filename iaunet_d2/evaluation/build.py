@@ -27,7 +27,8 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """Build the evaluators for ``dataset_name``, as one.
 
-    They are those of the data set's ``evaluator_type`` and of ``TEST.EVALUATORS``, each once.
+    They are those of the data set's ``evaluator_type`` and of ``TEST.EVALUATORS``, each kind once.
+    Where "livecell" is among them, COCO's metrics are by its rules.
 
     Args:
         cfg: the keys under ``TEST`` are used.
@@ -55,7 +56,9 @@ def build_evaluator(
         )
     store = PredictionStore()
     built: dict[type, DatasetEvaluator] = {}
-    for name in dict.fromkeys([*own, *cfg.TEST.EVALUATORS]):
+    names = dict.fromkeys([*own, *cfg.TEST.EVALUATORS])
+    # Others bring COCO's metrics too; of one kind, the first that was built stays.
+    for name in sorted(names, key=lambda name: name != "livecell"):
         builder: Builder = EVALUATOR_REGISTRY.get(name)
         for evaluator in builder(cfg, dataset_name, output_folder, store):
             built.setdefault(type(evaluator), evaluator)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .base import Measured, StoredPredictionsEvaluator
 from .coco_ap import COCO_AREAS, AreaRanges, CocoScores, average, summary
 from .ground_truth import GroundTruth
-from .predictions import Predictions, PredictionStore
+from .predictions import Predictions, PredictionStore, lack_masks
 from .results_json import CocoResults, write_results
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class CellCOCOEvaluator(StoredPredictionsEvaluator):
             ValueError: predictions are of classes, images or frames that the data set lacks.
         """
         tasks = self.tasks
-        if "segm" in tasks and any(found.counts is None for found in predictions.values()):
+        if "segm" in tasks and lack_masks(predictions):
             logger.warning("%s: the model predicts no masks, only boxes count", self.dataset_name)
             tasks = ("bbox",)
         return {task: self._task(truth, predictions, task) for task in tasks}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from pycocotools import mask as mask_util
 
 from .coco_curves import COCO_AREAS, AreaRanges, CocoScores
 from .rle import rle_areas, segmentation_rle
@@ -79,8 +80,9 @@ class CocoMatches:
 class CocoTruth:
     """Annotations of a COCO file, indexed once for many evaluations; the content stays as it is.
 
-    Objects without "area" have that of their mask (of their box, if there is none). Annotations
-    of images that the file does not list are left out.
+    Objects without "area" have that of their mask (of their box, if there is none), objects
+    without "bbox" the box of their mask. Annotations of images that the file does not list are
+    left out.
 
     Args:
         content: of a COCO file.
@@ -162,9 +164,10 @@ class CocoTruth:
 
     def _require_known(self, image_ids: Iterable[Any]) -> None:
         if unknown := [image_id for image_id in image_ids if image_id not in self.images]:
+            others = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
             raise ValueError(
-                f"predictions of image {unknown[0]!r} and {len(unknown) - 1} others, which the "
-                "annotation file does not list: predict the images of the same data set"
+                f"predictions of image {unknown[0]!r}{others}, which the annotation file does not "
+                "list: predict the images of the same data set"
             )
 
     def _chunks(
@@ -226,7 +229,8 @@ class CocoTruth:
         if task == "segm":
             name, geometry = "segmentation", self.rles(image_id)
         else:
-            name, geometry = "bbox", [list(a["bbox"]) for a in annotations]
+            name = "bbox"
+            geometry = [self._box(a, k, image_id) for k, a in enumerate(annotations)]
         return [
             {
                 "image_id": number,
@@ -239,11 +243,19 @@ class CocoTruth:
         ]
 
     def _area(self, annotation: Mapping[str, Any], place: int, image_id: Any) -> float:
-        if "area" in annotation:
+        if annotation.get("area") is not None:
             return float(annotation["area"])
         if annotation.get("segmentation"):
             return float(rle_areas([self.rles(image_id)[place]])[0])
-        return float(annotation["bbox"][2] * annotation["bbox"][3])
+        _, _, width, height = self._box(annotation, place, image_id)
+        return width * height
+
+    def _box(self, annotation: Mapping[str, Any], place: int, image_id: Any) -> list[float]:
+        """Left, top, width, height in pixels."""
+        given = annotation.get("bbox")
+        if given is None or not len(given):
+            return mask_util.toBbox(self.rles(image_id)[place]).tolist()
+        return [float(value) for value in given]
 
 
 def in_order(image_ids: Iterable[Any]) -> list[Any]:

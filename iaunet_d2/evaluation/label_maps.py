@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from ..data.segmentation import run_lengths
 from .ground_truth import GroundTruth
@@ -121,6 +122,22 @@ def aji(truth: np.ndarray, predicted: np.ndarray) -> float:
     return aggregated_jaccard(contingency_of_maps(truth, predicted))
 
 
+def matched_jaccard(contingency: Contingency) -> float:
+    """The index as Cellpose computes it (``cellpose.metrics.aggregated_jaccard_index``), 0 to 1.
+
+    Instances are paired one to one: as many pairs with an IoU of 0.5 or more as can be, then the
+    highest sum of IoUs. The pixels that pairs share are divided by those of either foreground, of
+    which none counts twice, as it does in :func:`aggregated_jaccard`.
+    """
+    shared, areas, found = contingency.shared, contingency.truth, contingency.predicted
+    foreground_pixels = areas.sum() + found.sum() - shared.sum()
+    if not (areas.size and found.size):
+        return float(ratio(0, foreground_pixels))
+    iou = contingency.iou()
+    gain = (iou >= 0.5) + iou / (2 * min(iou.shape))
+    return float(shared[linear_sum_assignment(gain, maximize=True)].sum() / foreground_pixels)
+
+
 def panoptic_sums(contingency: Contingency) -> np.ndarray:
     """What :func:`panoptic_quality` is made of; those of several images may be summed.
 
@@ -170,8 +187,9 @@ class LabelMapEvaluator(MaskEvaluator):
 
     Where predictions overlap, the best-scored is on top; where true instances do, the smaller one.
 
-    - ``AJI``: mean over images;
-    - ``PQ``, ``SQ``, ``RQ``, ``F1@0.5``: of the counts summed over images;
+    - ``AJI``: mean over images; ``AJI-matched``: the same as Cellpose computes it;
+    - ``PQ``, ``SQ``, ``RQ``, ``F1@0.5``: of the counts summed over images. PQ's pairs have an IoU
+      over 0.5, as it was defined; StarDist also takes those of exactly 0.5;
     - ``AP@t``: TP / (TP + FP + FN) at IoU >= t, mean over images, as in Cellpose, and ``AP``, its
       mean over the thresholds;
     - ``AP-pooled@t``, ``AP-pooled``: the same of the counts summed over images, as in StarDist's
@@ -201,17 +219,18 @@ class LabelMapEvaluator(MaskEvaluator):
 
     def metrics(self, truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
         steps = (*self.thresholds, 0.5)
-        jaccard: list[float] = []
+        jaccard: list[tuple[float, float]] = []
         counts = [np.zeros((0, len(steps), 3), dtype=np.int64)]
         quality = np.zeros(4)
         for image in image_masks(truth, predictions, self.score_threshold, self.classes):
             contingency = contingency_of_maps(truth_map(image), predicted_map(image))
-            jaccard.append(aggregated_jaccard(contingency))
+            jaccard.append((aggregated_jaccard(contingency), matched_jaccard(contingency)))
             quality += panoptic_sums(contingency)
             counts.append(detection_counts(contingency, steps)[None])
         images = np.concatenate(counts)
         pooled = images.sum(0)
-        values = {"AJI": mean(jaccard)}
+        whole, matched = np.reshape(jaccard, (-1, 2)).T
+        values = {"AJI": mean(whole), "AJI-matched": mean(matched)}
         values.update(zip(("PQ", "SQ", "RQ"), panoptic_quality(quality), strict=True))
         values["F1@0.5"] = float(f1_score(pooled[-1]))
         own = [mean(column) for column in average_precision_at(images)[:, :-1].T]

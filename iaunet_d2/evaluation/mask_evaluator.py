@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import Measured, StoredPredictionsEvaluator
 from .ground_truth import GroundTruth
-from .predictions import Predictions, PredictionStore
+from .predictions import Predictions, PredictionStore, lack_masks
 from .rle import rle_areas
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class MaskEvaluator(StoredPredictionsEvaluator):
 
     def measure(self, truth: GroundTruth, predictions: Predictions) -> Measured:
         """The metrics under the task's name; none, with a warning, for a model without masks."""
-        if any(len(found) and found.counts is None for found in predictions.values()):
+        if lack_masks(predictions):
             logger.warning(
                 "%s: %s needs masks, and the model predicts boxes only",
                 self.dataset_name,

@@ -12,7 +12,7 @@ from .base import Measured, StoredPredictionsEvaluator
 from .coco_ap import AreaRanges, average
 from .coco_curves import IOU_50
 from .ground_truth import GroundTruth
-from .predictions import ImagePredictions, Predictions, PredictionStore
+from .predictions import ImagePredictions, Predictions, PredictionStore, lack_masks
 from .results_json import CocoResults
 from .rle import rle_areas, shared_pixels
 
@@ -81,7 +81,7 @@ class OverlapEvaluator(StoredPredictionsEvaluator):
 
     def measure(self, truth: GroundTruth, predictions: Predictions) -> Measured:
         """The metrics under "overlap"; none, with a warning, for a model without masks."""
-        if any(found.counts is None for found in predictions.values()):
+        if lack_masks(predictions):
             logger.warning("%s: overlaps need masks, and there are none", self.dataset_name)
             return {}
         seen = {image_id: self._look(truth, predictions, image_id) for image_id in truth.images}

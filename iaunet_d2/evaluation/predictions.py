@@ -66,6 +66,11 @@ Predictions = Mapping[int, ImagePredictions]
 """Image id -> its predictions."""
 
 
+def lack_masks(predictions: Predictions) -> bool:
+    """Whether the model gives none; an image in which nothing was found does not tell."""
+    return any(len(found) and found.counts is None for found in predictions.values())
+
+
 def image_predictions(instances: Any) -> ImagePredictions:
     """Encode Detectron2 ``Instances``: pred_boxes, scores, pred_classes and perhaps pred_masks."""
     order = np.argsort(-instances.scores.detach().cpu().numpy().astype(np.float64), kind="stable")

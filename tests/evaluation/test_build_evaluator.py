@@ -61,6 +61,18 @@ def test_what_a_data_set_asks_for(tmp_path: Path, kind: str, own: list[str]) -> 
     assert len(more) == len(set(more))
 
 
+@pytest.mark.parametrize("kind", ["coco", "sartorius", "livecell"])
+def test_livecells_rules_can_be_asked_for(tmp_path: Path, kind: str) -> None:
+    name = f"evaluator_rules_{kind}_{tmp_path.name}"
+    MetadataCatalog.get(name).set(evaluator_type=kind, thing_classes=["cell"])
+    cfg = get_iaunet_cfg()
+    for asked, limit in (((), 2000 if kind == "livecell" else 100), (("coco", "livecell"), 2000)):
+        cfg.TEST.EVALUATORS = asked
+        built = build_evaluator(cfg, name, str(tmp_path))
+        assert isinstance(built, DatasetEvaluators)
+        assert {part.limit for part in built._evaluators if hasattr(part, "limit")} == {limit}
+
+
 def test_evaluators_of_the_config_must_be_known(coco_name: str) -> None:
     cfg = get_iaunet_cfg()
     cfg.TEST.EVALUATORS = ("overlap", "panoptic")

@@ -168,6 +168,20 @@ def test_areas_that_the_file_lacks_and_those_given() -> None:
     assert summary(truth.scores(found, "segm", [100]))["APs"] == 100
 
 
+def test_boxes_and_areas_that_the_file_lacks() -> None:
+    """EVICAN's files have neither; other tools write null."""
+    content, results = scene(5, [20, 9])
+    whole = [summary(coco_scores(content, results, task, [100])) for task in ("bbox", "segm")]
+    for gap in ({}, {"bbox": None, "area": None}):
+        bare = [
+            {key: value for key, value in item.items() if key not in ("bbox", "area")} | gap
+            for item in content["annotations"]
+        ]
+        for task, expected in zip(("bbox", "segm"), whole, strict=True):
+            found = summary(coco_scores({**content, "annotations": bare}, results, task, [100]))
+            assert found == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
 def test_annotations_of_images_that_are_not_listed_do_not_count() -> None:
     square = box(20, 20, 2, 2, 9, 9)
     content = file_of([annotation(1, 1, square), annotation(5, 1, square)], {1: (20, 20)})
@@ -191,7 +205,7 @@ def test_each_image_alone() -> None:
 def test_predictions_that_cannot_be_compared() -> None:
     square = box(20, 20, 2, 2, 9, 9)
     content = file_of([annotation(1, 1, square)], {1: (20, 20)})
-    with pytest.raises(ValueError, match=r"image 8 and 0 others.*does not list"):
+    with pytest.raises(ValueError, match="image 8, which the annotation file does not list"):
         coco_scores(content, [result(8, 1, square, 0.5)], "segm", [100])
     with pytest.raises(ValueError, match="1 predictions of image 1 have no segmentation"):
         coco_scores(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from coco_scenes import (
     annotation,
     feed,
@@ -21,6 +22,7 @@ from coco_scenes import (
     scene,
 )
 from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Boxes, Instances
 from mask_scenes import box
 from pycocotools.coco import COCO
 
@@ -113,6 +115,16 @@ def test_a_model_without_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert "no masks" in caplog.text
     (written,) = json.loads((tmp_path / RESULTS_FILE).read_text())
     assert set(written) == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_an_empty_image_does_not_tell_of_masks(tmp_path: Path) -> None:
+    content = file_of([annotation(1, 1, SQUARE)], {1: (30, 30), 2: (30, 30)})
+    evaluator = CellCOCOEvaluator(register(tmp_path, content))
+    feed(evaluator, {**content, "images": content["images"][:1]}, [result(1, 1, SQUARE, 0.5)])
+    nothing = Instances((30, 30), scores=torch.zeros(0), pred_classes=torch.zeros(0))
+    nothing.pred_boxes = Boxes(torch.zeros(0, 4))
+    evaluator.process([{"image_id": 2}], [{"instances": nothing}])
+    assert evaluator.evaluate()["segm"]["AP"] == 100
 
 
 def test_annotations_that_are_kept_back(tmp_path: Path) -> None:

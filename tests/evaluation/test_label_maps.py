@@ -1,5 +1,6 @@
 """Label maps and their metrics, against hand-worked cases, plain-Python counting and skimage."""
 
+import itertools
 import logging
 import math
 from pathlib import Path
@@ -34,6 +35,7 @@ from iaunet_d2.evaluation.label_maps import (
     f1_score,
     foreground,
     label_map,
+    matched_jaccard,
     overlap_matrix,
     panoptic_quality,
     panoptic_sums,
@@ -237,6 +239,14 @@ def test_aji_lets_true_instances_share_a_prediction() -> None:
     assert aji(np.array([[1, 1, 2, 2]]), np.array([[1, 1, 1, 1]])) == pytest.approx(0.5)
 
 
+def test_cellposes_index_by_hand() -> None:
+    # Shared are 3 and 2 pixels; 8 true pixels and 2 + 2 beside them are foreground.
+    assert matched_jaccard(contingency_of_maps(*strips())) == pytest.approx(5 / 12)
+    # One to one, a half is left over.
+    halves = contingency_of_maps(np.array([[1, 1, 2, 2, 2]]), np.array([[1, 1, 1, 1, 1]]))
+    assert matched_jaccard(halves) == pytest.approx(3 / 5)
+
+
 @pytest.mark.parametrize(
     ("truth", "predicted", "expected"),
     [(0, 0, math.nan), (0, 1, 0.0), (1, 0, 0.0), (1, 1, 1.0)],
@@ -248,11 +258,12 @@ def test_empty_and_one_pixel(truth: int, predicted: int, expected: float) -> Non
     counts = detection_counts(contingency, [0.5])
     values = [
         aggregated_jaccard(contingency),
+        matched_jaccard(contingency),
         *panoptic_quality(panoptic_sums(contingency)),
         *average_precision_at(counts),
         *f1_score(counts),
     ]
-    np.testing.assert_array_equal(values, [expected] * 6)
+    np.testing.assert_array_equal(values, [expected] * 7)
 
 
 def plain_aji(truth: list[set], predicted: list[set]) -> float:
@@ -268,6 +279,31 @@ def plain_aji(truth: list[set], predicted: list[set]) -> float:
         used.add(best)
     union += sum(len(p) for k, p in enumerate(predicted) if k not in used)
     return intersection / union
+
+
+def plain_matched(truth: list[set], predicted: list[set]) -> float:
+    """The best of all ways to pair, by the number of pairs of 0.5 and more, then by the IoUs."""
+    if len(truth) > len(predicted):
+        truth, predicted = predicted, truth
+
+    def worth(chosen: tuple[set, ...]) -> tuple[int, float]:
+        ious = [iou(*pair) for pair in zip(truth, chosen, strict=True)]
+        return sum(value >= 0.5 for value in ious), sum(ious)
+
+    best = max(itertools.permutations(predicted, len(truth)), key=worth)
+    shared = sum(len(a & b) for a, b in zip(truth, best, strict=True))
+    return shared / len(set().union(*truth, *predicted))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cellposes_index_by_trying_everything(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = random_masks(rng, 12, 12, 5)
+    truth = painted(masks, [-mask.sum() for mask in masks])
+    near = shaken(rng, masks) + random_masks(rng, 12, 12, 2)
+    predicted = painted(near, rng.random(len(near)).tolist())
+    contingency = contingency_of_maps(as_map(truth, 12, 12), as_map(predicted, 12, 12))
+    assert matched_jaccard(contingency) == pytest.approx(plain_matched(truth, predicted))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -322,6 +358,7 @@ def test_evaluator_over_four_images(tmp_path: Path) -> None:
     values = evaluated(LabelMapEvaluator(name), found)
     # Images 3 and 4 are 0 / 0 and left out.
     assert values["AJI"] == pytest.approx(100 * (5 / 12 + 1) / 2)
+    assert values["AJI-matched"] == values["AJI"]
     # Pairs 0.75, 1, 1; TP 3, FP 2, FN 1: RQ = 3 / 4.5.
     assert values["RQ"] == values["F1@0.5"] == pytest.approx(100 * 3 / 4.5)
     assert values["SQ"] == pytest.approx(100 * 2.75 / 3)

@@ -69,7 +69,7 @@ def cell_type(file_name: str) -> str:
 
 
 def _require_cell_types(source: CocoSource) -> None:
-    """Refuse what is called as a file of LIVECell is, such as train.json, and is of other images."""
+    """Refuse a file of other images that has a name of LIVECell's, such as train.json."""
     types = {cell_type(image["file_name"]) for image in source.images}
     if types and types.isdisjoint(CELL_TYPES):
         raise BadFileError(

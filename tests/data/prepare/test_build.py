@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -369,6 +370,29 @@ def test_force_keeps_the_old_one_until_the_new_one_is_complete(tmp_path, monkeyp
     convert.made.clear()
     prepare(recipe_of(convert), root, [source], force=True)
     assert convert.made == [] and not (root / "toy" / "mark.txt").exists()
+
+
+def test_a_forced_run_that_ends_while_it_unpacks_is_continued(tmp_path, monkeypatch):
+    archive = tmp_path / "files.zip"
+    with zipfile.ZipFile(archive, "w") as stream:
+        stream.writestr("any.txt", "1")
+    convert = Interruptible()
+    prepare(recipe_of(convert), tmp_path / "root", [archive])
+
+    def interrupted(files: SourceFiles, build: Build) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(recipe_of(interrupted), tmp_path / "root", [archive], force=True)
+    (unpacked,) = (tmp_path / "root" / ".toy.partial" / "unpacked").rglob("any.txt")
+    before = unpacked.stat().st_ino
+
+    def looking(files: SourceFiles, build: Build) -> None:
+        assert files.need("any.txt").stat().st_ino == before
+        convert(files, build)
+
+    assert prepare(recipe_of(looking), tmp_path / "root", [archive], force=True).made
+    assert os.listdir(tmp_path / "root") == ["toy"]
 
 
 @pytest.mark.parametrize("change", ["content", "added", "version", "nothing", "hidden"])

@@ -29,6 +29,7 @@ from iaunet_d2.data.prepare import (
 )
 
 DOORS = Path(__file__).resolve().parents[3] / "datasets"
+TRAIN = "toy_train"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -102,7 +103,10 @@ def test_counts_are_shown_beside_the_published_ones(run, source, tmp_path):
     assert "'test' could not be made" in err
     assert "train has" not in err
     assert "1 images of no kind: left out" in out
-    assert out.rstrip().endswith("Next: iaunet stats toy_train")
+    root = tmp_path / "root"
+    assert out.rstrip().endswith(
+        f"Next: set DETECTRON2_DATASETS to {root}, then: iaunet stats {TRAIN}"
+    )
     assert str(tmp_path / "root" / "toy") in out
 
 
@@ -117,12 +121,15 @@ def test_a_second_run_says_that_it_is_there(run, source, tmp_path):
 
 def test_the_root_is_that_of_detectron2(run, source, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "elsewhere"))
-    assert run("toy", "--source", source)[0] == 0
+    code, out, _ = run("toy", "--source", source)
+    assert code == 0 and out.rstrip().endswith(f"\n\nNext: iaunet stats {TRAIN}")
     content = json.loads((tmp_path / "elsewhere" / "toy" / "prepared.json").read_text())
     assert content["licence"] == "CC0" and content["splits"]["val"] == {"images": 1, "instances": 1}
 
 
-@pytest.mark.parametrize("form", ["folder", "archive", "folder with archives", "several"])
+@pytest.mark.parametrize(
+    "form", ["folder", "archive", "folder with archives", "several", "archive of archives"]
+)
 def test_sources_of_every_form_give_the_same(run, source, tmp_path, form):
     run("toy", "--root", tmp_path / "one", "--source", source)
     given: list[object] = [source]
@@ -138,6 +145,9 @@ def test_sources_of_every_form_give_the_same(run, source, tmp_path, form):
         given = sorted((tmp_path / "archives").iterdir())
         if form == "folder with archives":
             given = [tmp_path / "archives"]
+        if form == "archive of archives":
+            packed = shutil.make_archive(str(tmp_path / "kaggle"), "zip", tmp_path / "archives")
+            given = [Path(packed)]
     code, *_ = run("toy", "--root", tmp_path / "two", "--source", *given)
     assert code == 0
     assert os.listdir(tmp_path / "two") == ["toy"]
@@ -228,6 +238,11 @@ def test_the_list_shows_every_data_set(capsys):
         assert recipe.name == name and recipe.title and recipe.licence and recipe.obtain
         assert min(recipe.categories) == 1
     assert "CC BY-NC 4.0" in out
+    registered = [
+        f"{word}_" for word in "livecell_<type> livecell_crop evican2_cell_nucleus".split()
+    ]
+    assert all(f"{kind}{{train,val," in out for kind in [*registered, "livecell_", "evican2_"])
+    assert "evican2_{train,val,easy,medium,difficult}" in out and "revvity25_{train,test}" in out
 
 
 def test_an_unknown_recipe_names_the_known_ones():

@@ -222,6 +222,14 @@ def test_single_cell_types_together(tmp_path: Path) -> None:
     assert made.counts["a172_train"] == made.counts["shsy5y_train"] == (1, 2)
 
 
+def test_a_pack_of_another_data_set_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_json(source / "annotations" / "train.json", split_json((1, "im_1.png", some_cells(2))))
+    Image.new("L", (WIDTH, HEIGHT)).save(source / "im_1.png")
+    with pytest.raises(BadFileError, match=r"train\.json: lists no image of LIVECell .*im_1\.png"):
+        prepare(RECIPE, tmp_path / "root", [source])
+
+
 def test_an_image_that_is_listed_twice(tmp_path: Path) -> None:
     source = tmp_path / "source"
     first, second = some_cells(2, 1), some_cells(5, 2)

@@ -82,9 +82,13 @@ def assert_published(folder: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("as_archive", [False, True])
-def test_both_splits(tmp_path: Path, published: Path, as_archive: bool) -> None:
+def test_both_splits(
+    tmp_path: Path, published: Path, as_archive: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     archive = zip_folder(published, tmp_path / "revvity-25.zip")
-    made = prepare(revvity25.RECIPE, tmp_path / "out", [archive if as_archive else published])
+    with caplog.at_level("WARNING"):
+        made = prepare(revvity25.RECIPE, tmp_path / "out", [archive if as_archive else published])
+    assert "hold 4 annotations together, published are 2937" in caplog.text
     assert_published(made.folder, published)
     assert made.counts == {"train": (2, 3), "test": (2, 1)}
     assert made.notes == {"annotations in both files together; the paper states 2937": 4}
