@@ -48,7 +48,11 @@ class CocoContent:
 
 
 def load_coco(
-    json_file: str, image_root: str, crowd: str = "instance", on_bad: str = "stop"
+    json_file: str,
+    image_root: str,
+    crowd: str = "instance",
+    on_bad: str = "stop",
+    tell: bool = True,
 ) -> CocoContent:
     """Read a COCO instance file.
 
@@ -60,6 +64,7 @@ def load_coco(
             regions.
         on_bad: ``"stop"`` raises at annotations that contradict the file; ``"skip"`` leaves them
             out and counts them.
+        tell: log what was found; False leaves that to the caller (``findings``).
 
     Raises:
         BadFileError: the file is missing, no JSON, no COCO, or contradicts itself; the message
@@ -78,7 +83,7 @@ def load_coco(
     categories = _categories_by_id(content, json_file)
 
     usable = _usable(annotations, images, categories, crowd, findings, json_file)
-    _tell(json_file, len(annotations), usable, findings, on_bad)
+    _tell(json_file, len(annotations), usable, findings, on_bad, tell)
 
     contiguous = {identity: k for k, identity in enumerate(sorted(categories))}
     fit = "info" in content and not findings.counts.keys() - _HARMLESS
@@ -251,7 +256,9 @@ def _usable(
     return usable
 
 
-def _tell(json_file: str, listed: int, usable: list[Any], findings: Findings, on_bad: str) -> None:
+def _tell(
+    json_file: str, listed: int, usable: list[Any], findings: Findings, on_bad: str, tell: bool
+) -> None:
     """Raise for contradictions, or say once what was found.
 
     Raises:
@@ -270,7 +277,7 @@ def _tell(json_file: str, listed: int, usable: list[Any], findings: Findings, on
             "needs masks: export 'segmentation' as polygons or run lengths."
         )
     lines = [f"{line}: left out" for line in contradictions] + findings.lines(REMARKS)
-    if lines:
+    if lines and tell:
         logger.warning(
             "%s: %d of %d annotations are used.\n  %s",
             json_file,

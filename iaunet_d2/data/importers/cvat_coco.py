@@ -88,7 +88,7 @@ def _annotation_files(job: Job) -> list[Path]:
 
 def _read_coco(job: Job, path: Path) -> tuple[dict[str, Any], dict[Any, str]]:
     """A file's content, every entry checked and completed, and its categories by id."""
-    found = load_coco(str(path), str(job.images), crowd="instance")
+    found = load_coco(str(path), str(job.images), crowd="instance", tell=False)
     told = {"crowd": _CROWD, "box only": _BOX_ONLY}
     for kind, count in found.findings.items():
         job.told(told.get(kind, REMARKS.get(kind, kind)), path, count)

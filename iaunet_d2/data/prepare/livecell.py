@@ -27,14 +27,14 @@ from tqdm import tqdm
 
 from ..errors import BadFileError
 from ..readers import image_size, read_image
+from ..registered import LIVECELL_TYPES
 from .build import Build, Item, Sample
 from .coco_source import CocoSource, bare_name, read_coco_source, require_images
-from .livecell_crops import CROP_SIDE, MAX_INSTANCES, Crop, choose_crop, cut
+from .livecell_crops import CROP_SEED, CROP_SIDE, MAX_INSTANCES, Crop, choose_crop, cut
 from .recipe import Count, Recipe, Remote
 from .source import SourceFiles
 
 SPLITS = ("train", "val", "test")
-CELL_TYPES = ("a172", "bt474", "bv2", "huh7", "mcf7", "shsy5y", "skbr3", "skov3")
 _HOME = "https://livecell-dataset.s3.eu-central-1.amazonaws.com/LIVECell_dataset_2021"
 _IMAGE_PATTERNS = ("*.tif", "*.tiff", "*.png")
 
@@ -71,11 +71,11 @@ def cell_type(file_name: str) -> str:
 def _require_cell_types(source: CocoSource) -> None:
     """Refuse a file of other images that has a name of LIVECell's, such as train.json."""
     types = {cell_type(image["file_name"]) for image in source.images}
-    if types and types.isdisjoint(CELL_TYPES):
+    if types and types.isdisjoint(LIVECELL_TYPES):
         raise BadFileError(
             f"{source.path}: lists no image of LIVECell (first: {bare_name(source.images[0])}; "
-            f"their names begin with the cell type, {', '.join(CELL_TYPES)}). Give LIVECell's own "
-            "files."
+            f"their names begin with the cell type, {', '.join(LIVECELL_TYPES)}). Give "
+            "LIVECell's own files."
         )
 
 
@@ -84,7 +84,7 @@ def _annotation_files(files: SourceFiles, split: str) -> list[Path]:
     whole = files.find(f"livecell_coco_{split}.json")
     if whole:
         return [whole]
-    names = ((f"livecell_{t}_{split}.json", f"{t}/{split}.json") for t in CELL_TYPES)
+    names = ((f"livecell_{t}_{split}.json", f"{t}/{split}.json") for t in LIVECELL_TYPES)
     single = [path for patterns in names if (path := files.find(*patterns))]
     alone = None if single else files.find(f"{split}.json")
     return [alone] if alone else single
@@ -121,7 +121,7 @@ def _convert_split(
     others = [s for s in sources if s.path.name.lower() != f"livecell_coco_{split}.json"]
     if others:
         build.note(f"{split}: annotation files in place of livecell_coco_{split}.json", len(others))
-    for kind in CELL_TYPES:
+    for kind in LIVECELL_TYPES:
         build.subset(f"{kind}_{split}", of=split, keep=_is_of(kind))
     return unique
 
@@ -165,6 +165,7 @@ def _cropped(source: CocoSource, image: dict[str, Any], path: Path, crop: Crop) 
     sample = cut(read_image(path), _sample(source, image, path).annotations, crop)
     sample.extra["source"] = bare_name(image)
     sample.extra["crop"] = [crop.left, crop.top, crop.width, crop.height]
+    sample.extra["crop_seed"] = CROP_SEED
     return sample
 
 
