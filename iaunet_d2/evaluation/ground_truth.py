@@ -3,10 +3,11 @@
 import functools
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from pycocotools import mask as mask_util
 
@@ -71,6 +72,7 @@ def ground_truth(dataset_name: str) -> GroundTruth:
 
     Raises:
         BadFileError: its annotation file is not there.
+        ValueError: it names neither a file nor its classes.
     """
     metadata = MetadataCatalog.get(dataset_name)
     path = metadata.get("json_file")
@@ -78,7 +80,12 @@ def ground_truth(dataset_name: str) -> GroundTruth:
     names = tuple(metadata.get("thing_classes") or ())
     ids = None if known is None else tuple(sorted(known.items()))
     if not path:
-        return _convert(dataset_name, ids, names)
+        if not names:
+            raise ValueError(
+                f"data set {dataset_name!r} names neither a COCO file nor its classes: set "
+                "MetadataCatalog.get(name).thing_classes"
+            )
+        return _convert(dataset_name, DatasetCatalog[dataset_name], ids, names)
     if not os.path.isfile(path):
         raise BadFileError(
             f"{path}: does not exist, and is needed to evaluate {dataset_name!r}. Set "
@@ -97,7 +104,10 @@ def _load(path: str, changed: int, ids: _Ids, names: tuple[str, ...]) -> GroundT
 
 
 @functools.lru_cache(maxsize=1)
-def _convert(dataset_name: str, ids: _Ids, names: tuple[str, ...]) -> GroundTruth:
+def _convert(
+    dataset_name: str, load: Callable[[], Any], ids: _Ids, names: tuple[str, ...]
+) -> GroundTruth:
+    """Convert a data set; ``load`` stands in the cache's key for what is registered by the name."""
     return _indexed(convert_to_coco_dict(dataset_name), ids, names)
 
 

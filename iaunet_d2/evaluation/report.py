@@ -32,7 +32,7 @@ from ..files import atomic_write
 from .base import Measured, StoredPredictionsEvaluator
 from .coco_curves import ANY_AREA, IOU_50, CocoScores, average
 from .ground_truth import GroundTruth
-from .predictions import Predictions, PredictionStore
+from .predictions import Predictions, PredictionStore, lack_masks
 from .results_json import CocoResults
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class ReportWriter(StoredPredictionsEvaluator):
             Nothing: ``{}``.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        masks = all(p.counts is not None for p in predictions.values())
+        masks = not lack_masks(predictions)
         task = "segm" if masks else "bbox"
         limit = self.cfg.TEST.DETECTIONS_PER_IMAGE
         results = CocoResults(truth, predictions, task)
@@ -210,7 +210,7 @@ def _draw_curves(axis: Axes, title: str, scores: CocoScores, curves: np.ndarray)
         area = 100 * float(curve.mean())
         axis.plot(scores.recall_thresholds, curve, label=f"IoU {iou:g}: AP {area:.1f}")
     if axis.lines:
-        axis.legend(loc="lower left", fontsize="small")
+        axis.legend(loc="best", fontsize="small")
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

@@ -78,22 +78,30 @@ def test_no_file(tmp_path: Path) -> None:
         ground_truth("nowhere")
 
 
-def test_a_data_set_of_dicts_is_converted() -> None:
+def register_dicts(name: str, objects: int) -> None:
     """Registered as Detectron2's tutorial has it, without any file."""
-    name = "ground_truth_of_dicts"
     outline = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # 4 x 3 pixels
     shape = {"bbox": [2, 1, 6, 4], "bbox_mode": BoxMode.XYXY_ABS, "segmentation": [outline]}
     record = {"file_name": "a.png", "image_id": 4, "height": 6, "width": 8}
-    DatasetCatalog.register(
-        name, lambda: [{**record, "annotations": [{**shape, "category_id": 1}]}]
-    )
-    MetadataCatalog.get(name).set(thing_classes=["live", "dead"], evaluator_type="coco")
+    records = [{**record, "annotations": [{**shape, "category_id": 1}] * objects}]
+    DatasetCatalog.register(name, lambda: records)
+
+
+def test_a_data_set_of_dicts_is_converted() -> None:
+    name = "ground_truth_of_dicts"
+    register_dicts(name, 1)
     try:
+        with pytest.raises(ValueError, match=f"{name}.*thing_classes"):
+            ground_truth(name)
+        MetadataCatalog.get(name).set(thing_classes=["live", "dead"], evaluator_type="coco")
         truth = ground_truth(name)
+        assert truth.names == ["live", "dead"] and truth.categories == {0: 0, 1: 1}
+        assert len(truth.instances(4, (1,))) == 1 and truth.instances(4, (0,)) == []
+        expected = np.zeros((1, 6, 8), bool)
+        expected[0, 1:4, 2:6] = True
+        assert np.array_equal(truth.masks(4), expected)
+        DatasetCatalog.remove(name)
+        register_dicts(name, 3)
+        assert len(ground_truth(name).instances(4)) == 3
     finally:
         DatasetCatalog.remove(name)
-    assert truth.names == ["live", "dead"] and truth.categories == {0: 0, 1: 1}
-    assert len(truth.instances(4, (1,))) == 1 and truth.instances(4, (0,)) == []
-    expected = np.zeros((1, 6, 8), bool)
-    expected[0, 1:4, 2:6] = True
-    assert np.array_equal(truth.masks(4), expected)
