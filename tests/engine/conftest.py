@@ -1,7 +1,6 @@
-"""A toy model, a toy data set, and loggers put back as they were."""
+"""A toy model and a toy data set."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,6 @@ from toy_model import toy_opts, write_cells
 
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.data import ensure_registered
-
-LOGGERS = ("detectron2", "fvcore", "iaunet_d2", "iaunet_d2.standin")
-
-
-@pytest.fixture(autouse=True)
-def _loggers_as_before() -> Iterator[None]:
-    """``default_setup`` adds handlers and turns propagation off for the whole process."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(x.level, x.propagate, list(x.handlers)) for x in loggers]
-    yield
-    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.propagate = propagate
-        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
