@@ -6,6 +6,10 @@ import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+# Beginnings of the names of this package's meta-architectures, which all read MODEL.NUM_CLASSES;
+# Detectron2's own have keys of their own.
+OWN_MODELS = ("IAUNet", "MaskRCNN", "PointRend", "Mask2Former")
+
 
 def add_iaunet_config(cfg: CN) -> None:
     """Add every key of iaunet_d2 to ``cfg``, and this project's defaults of Detectron2's keys."""
@@ -21,6 +25,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "IAUNet"
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.MASK_ON = True
+    # Object classes of every model of this package, "no object" and background not counted.
+    cfg.MODEL.NUM_CLASSES = 1
     # The network's input channels are as many as the entries of PIXEL_MEAN.
     cfg.MODEL.PIXEL_MEAN = [127.5, 127.5, 127.5]
     cfg.MODEL.PIXEL_STD = [50.0, 50.0, 50.0]
@@ -43,8 +49,6 @@ def _add_model(cfg: CN) -> None:
 
 def _add_network(cfg: CN) -> None:
     cfg.MODEL.IAUNET = CN()
-    # Object classes, "no object" not counted.
-    cfg.MODEL.IAUNET.NUM_CLASSES = 1
     # Channels of the pixel decoder, the queries and the mask features.
     cfg.MODEL.IAUNET.HIDDEN_DIM = 256
     # Object queries: the most instances that one image can give.

@@ -189,7 +189,7 @@ def build_network(cfg: Any) -> IAUNetwork:
     query_decoder = QueryDecoder(
         own.HIDDEN_DIM,
         own.NUM_QUERIES,
-        own.NUM_CLASSES,
+        cfg.MODEL.NUM_CLASSES,
         len(pixel_decoder.levels),
         own.BLOCKS_PER_LEVEL,
         own.BLOCK_ORDER,
@@ -205,7 +205,7 @@ def build_criterion(cfg: Any) -> SetCriterion:
     """Matching and losses that a config describes."""
     loss = cfg.MODEL.IAUNET.LOSS
     return SetCriterion(
-        cfg.MODEL.IAUNET.NUM_CLASSES,
+        cfg.MODEL.NUM_CLASSES,
         CostWeights(loss.CLASS_WEIGHT, loss.MASK_WEIGHT, loss.DICE_WEIGHT),
         loss.NO_OBJECT_WEIGHT,
         loss.NUM_POINTS,
