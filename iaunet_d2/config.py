@@ -16,6 +16,7 @@ def add_iaunet_config(cfg: CN) -> None:
     _add_model(cfg)
     _add_network(cfg)
     _add_loss(cfg)
+    _add_mask2former(cfg)
     _add_input(cfg)
     _add_solver(cfg)
     _add_test(cfg)
@@ -108,6 +109,43 @@ def _add_loss(cfg: CN) -> None:
     cfg.MODEL.IAUNET.LOSS.IMPORTANCE_SAMPLE_RATIO = 0.75
     # Uniformly random points per image for the matching costs.
     cfg.MODEL.IAUNET.LOSS.MATCHER_POINTS = 12544
+
+
+def _add_mask2former(cfg: CN) -> None:
+    """Mask2Former; the defaults are the paper's for instance segmentation."""
+    own = cfg.MODEL.MASK2FORMER = CN()
+    # Channels of the pixel decoder, the queries and the mask features; a multiple of 32.
+    own.HIDDEN_DIM = 256
+    # Object queries: the most instances that one image can give.
+    own.NUM_QUERIES = 100
+    # Attention heads, in pixel decoder and query decoder.
+    own.NUM_HEADS = 8
+    # Deformable attention layers of the pixel decoder, and the width of their feed-forward layers.
+    own.ENCODER_LAYERS = 6
+    own.ENCODER_FFN_DIM = 1024
+    # Layers of the query decoder, and the width of their feed-forward layers.
+    own.DECODER_LAYERS = 9
+    own.FFN_DIM = 2048
+    # A pixel belongs to an instance where the mask probability exceeds this.
+    own.MASK_THRESHOLD = 0.5
+    # Instances with a lower score are dropped.
+    own.SCORE_THRESH = 0.01
+    # Same-class mask IoU above which the lower-scored instance is dropped; 0 turns it off.
+    own.MASK_NMS_THRESH = 0.0
+
+    own.LOSS = CN()
+    # Weights of cross-entropy, binary cross-entropy and dice; the matching costs use the same.
+    own.LOSS.CLASS_WEIGHT = 2.0
+    own.LOSS.MASK_WEIGHT = 5.0
+    own.LOSS.DICE_WEIGHT = 5.0
+    # Weight of the "no object" class in the cross-entropy.
+    own.LOSS.NO_OBJECT_WEIGHT = 0.1
+    # Points per mask in the mask losses, and uniformly random ones per image in the matching costs.
+    own.LOSS.NUM_POINTS = 12544
+    # PointRend sampling: candidates per point, and the share of points taken where the mask is
+    # uncertain.
+    own.LOSS.OVERSAMPLE_RATIO = 3.0
+    own.LOSS.IMPORTANCE_SAMPLE_RATIO = 0.75
 
 
 def _add_input(cfg: CN) -> None:

@@ -102,8 +102,10 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
     """Count a built meta-architecture on one square image.
 
     Args:
-        model: a meta-architecture with a ``network`` (images, padding, every_block) and
-            ``pixel_mean``.
+        model: a meta-architecture with ``pixel_mean`` and either a method ``counted_forward``
+            (given ``train_mode``; returns a module from one image tensor (1, C, H, W) to everything
+            that is to be counted), or a ``network`` as IAUNet's. What is named is the parts of its
+            ``network``, or its own where it has none.
         size: side of the image, divisible by 32.
         train_mode: count what a training step's forward pass computes: the predictions after every
             query block, and normalisation layers in training mode.
@@ -113,11 +115,10 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
     """
     if size < 32 or size % 32:
         raise ValueError(f"--size {size}: the side of the image must be a multiple of 32")
-    network = model.network
+    network = getattr(model, "network", model)
     was_training = network.training
-    network.train(train_mode)
     images = torch.zeros(1, len(model.pixel_mean), size, size, device=model.pixel_mean.device)
-    counted = _CountedForward(network, train_mode or model.aux_at_inference)
+    counted = _counted_forward(model, train_mode)
     counted.train(train_mode)
     analysis = FlopCountAnalysis(counted, images).set_op_handle(**HANDLES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
@@ -126,21 +127,36 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
     with torch.no_grad():
         macs = analysis.by_module()
     network.train(was_training)
+    paths = {module: path for path, module in counted.named_modules()}
     parts = [
-        Part(name, sum(p.numel() for p in module.parameters()), macs[f"network.{name}"] / 1e9)
+        Part(name, _parameters(module), macs[paths[module]] / 1e9)
         for name, module in _parts(network)
     ]
-    rest = macs[""] / 1e9 - sum(part.gmacs for part in parts)
-    parts.append(Part("mask products", 0, rest))
-    return Summary(sum(p.numel() for p in network.parameters()), macs[""] / 1e9, size, parts)
+    parameters, gmacs = _parameters(network), macs[""] / 1e9
+    parts.append(
+        Part(
+            "other (mask products, resizing)",
+            parameters - sum(part.parameters for part in parts),
+            gmacs - sum(part.gmacs for part in parts),
+        )
+    )
+    return Summary(parameters, gmacs, size, parts)
+
+
+def _counted_forward(model: Any, train_mode: bool) -> nn.Module:
+    if hasattr(model, "counted_forward"):
+        return model.counted_forward(train_mode)
+    return _CountedForward(model.network, train_mode or model.aux_at_inference)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def _parts(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The backbone, and the direct children of the decoders."""
+    """The backbone, and the direct children of what follows it, as far as they have parameters."""
     parts: list[tuple[str, nn.Module]] = []
     for name, child in network.named_children():
-        if name == "backbone":
-            parts.append((name, child))
-        else:
-            parts += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
-    return parts
+        inner = [] if name == "backbone" else list(child.named_children())
+        parts += [(f"{name}.{part}", module) for part, module in inner] or [(name, child)]
+    return [(name, module) for name, module in parts if _parameters(module)]

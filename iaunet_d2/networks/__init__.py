@@ -3,7 +3,13 @@
 from .backbone import BackboneWeightsError, TimmBackbone
 from .criterion import SetCriterion, Target, dice_loss
 from .iaunet import IAUNetOutput, IAUNetwork
-from .inference import ScoredMasks, mask_nms, rescored_instances
+from .inference import ScoredMasks, mask_nms, rescored_instances, rescored_masks
+from .mask2former import (
+    Mask2FormerNetwork,
+    Mask2FormerOutput,
+    Mask2FormerSettings,
+    MissingExtraError,
+)
 from .matcher import CostWeights, Match, dice_cost, hungarian, mask_cost, matching_costs
 from .pixel_decoder import PixelDecoder
 from .points import sample_points, uncertain_points
@@ -15,7 +21,11 @@ __all__ = [
     "CostWeights",
     "IAUNetOutput",
     "IAUNetwork",
+    "Mask2FormerNetwork",
+    "Mask2FormerOutput",
+    "Mask2FormerSettings",
     "Match",
+    "MissingExtraError",
     "PixelDecoder",
     "QueryDecoder",
     "QueryPrediction",
@@ -31,6 +41,7 @@ __all__ = [
     "mask_nms",
     "matching_costs",
     "rescored_instances",
+    "rescored_masks",
     "sample_points",
     "sine_position_encoding",
     "uncertain_points",
