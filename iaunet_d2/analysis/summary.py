@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
-from torch import Tensor, nn
+from torch import nn
+
+from ..meta_arch.base import SegmentationModel
 
 
 @dataclass
@@ -81,31 +82,11 @@ HANDLES = {
 }
 
 
-class _CountedForward(nn.Module):
-    """The network as a function of one tensor, up to last masks of the input's size."""
-
-    def __init__(self, network: nn.Module, every_mask: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.every_mask = every_mask
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        output = self.network(images, None, self.every_mask)
-        masks = [output.masks(i) for i in range(len(output.predictions))]
-        masks[-1] = F.interpolate(
-            masks[-1], size=images.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return [p.class_logits for p in output.predictions] + masks
-
-
-def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
+def summarize(model: SegmentationModel, size: int = 512, train_mode: bool = False) -> Summary:
     """Count a built meta-architecture on one square image.
 
     Args:
-        model: a meta-architecture with ``pixel_mean`` and either a method ``counted_forward``
-            (given ``train_mode``; returns a module from one image tensor (1, C, H, W) to everything
-            that is to be counted), or a ``network`` as IAUNet's. What is named is the parts of its
-            ``network``, or its own where it has none.
+        model: a :class:`~iaunet_d2.meta_arch.base.SegmentationModel`.
         size: side of the image, divisible by 32.
         train_mode: count what a training step's forward pass computes: the predictions after every
             query block, and normalisation layers in training mode.
@@ -115,10 +96,10 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
     """
     if size < 32 or size % 32:
         raise ValueError(f"--size {size}: the side of the image must be a multiple of 32")
-    network = getattr(model, "network", model)
+    network = model.network
     was_training = network.training
     images = torch.zeros(1, len(model.pixel_mean), size, size, device=model.pixel_mean.device)
-    counted = _counted_forward(model, train_mode)
+    counted = model.counted(train_mode)
     counted.train(train_mode)
     analysis = FlopCountAnalysis(counted, images).set_op_handle(**HANDLES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
@@ -141,12 +122,6 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
         )
     )
     return Summary(parameters, gmacs, size, parts)
-
-
-def _counted_forward(model: Any, train_mode: bool) -> nn.Module:
-    if hasattr(model, "counted_forward"):
-        return model.counted_forward(train_mode)
-    return _CountedForward(model.network, train_mode or model.aux_at_inference)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -2,5 +2,6 @@
 
 from .base import SegmentationModel
 from .iaunet import IAUNet
+from .mask2former import Mask2Former
 
-__all__ = ["IAUNet", "SegmentationModel"]
+__all__ = ["IAUNet", "Mask2Former", "SegmentationModel"]
