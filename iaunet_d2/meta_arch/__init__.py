@@ -3,5 +3,6 @@
 from .base import SegmentationModel
 from .iaunet import IAUNet
 from .mask2former import Mask2Former
+from .rcnn import MaskRCNN, PointRend
 
-__all__ = ["IAUNet", "Mask2Former", "SegmentationModel"]
+__all__ = ["IAUNet", "Mask2Former", "MaskRCNN", "PointRend", "SegmentationModel"]

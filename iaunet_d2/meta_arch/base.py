@@ -82,8 +82,6 @@ class SegmentationModel(nn.Module, ABC):
     def counted(self, train_mode: bool) -> nn.Module:
         """What to count multiply-accumulates of.
 
-        It must run on the meta device.
-
         Args:
             train_mode: as in the forward pass of a training step, not as at inference.
 

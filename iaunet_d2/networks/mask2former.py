@@ -157,19 +157,10 @@ def _from_transformers(channels: Sequence[int], settings: Mask2FormerSettings) -
             f"MODEL.MASK2FORMER.HIDDEN_DIM {settings.hidden_dim} must be divisible by {GROUPS} and "
             f"by MODEL.MASK2FORMER.NUM_HEADS {settings.num_heads}"
         )
-    try:
-        from transformers import (
-            Mask2FormerConfig,
-            Mask2FormerForUniversalSegmentation,
-            ResNetConfig,
-        )
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Mask2Former needs transformers ({error}): pip install 'iaunet-d2[baselines]'"
-        ) from error
+    transformers = _transformers()
     # Only tells the pixel decoder its channels and is thrown away.
     stages = [f"stage{i}" for i in range(1, len(channels) + 1)]
-    placeholder = ResNetConfig(
+    placeholder = transformers.ResNetConfig(
         embedding_size=8,
         hidden_sizes=list(channels),
         depths=[1] * len(channels),
@@ -179,7 +170,7 @@ def _from_transformers(channels: Sequence[int], settings: Mask2FormerSettings) -
     level = told.level
     told.setLevel(logging.ERROR)  # it would warn of the placeholder
     try:
-        config = Mask2FormerConfig(
+        config = transformers.Mask2FormerConfig(
             backbone_config=placeholder,
             num_labels=settings.num_classes,
             num_queries=settings.num_queries,
@@ -201,9 +192,29 @@ def _from_transformers(channels: Sequence[int], settings: Mask2FormerSettings) -
             oversample_ratio=settings.oversample_ratio,
             importance_sample_ratio=settings.importance_sample_ratio,
         )
-        return Mask2FormerForUniversalSegmentation(config)
+        return transformers.Mask2FormerForUniversalSegmentation(config)
     finally:
         told.setLevel(level)
+
+
+def _transformers() -> Any:
+    """The library, which works.
+
+    Raises:
+        MissingExtraError: it is not installed, or does not take the torch that is.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Mask2Former needs transformers ({error}): pip install 'iaunet-d2[baselines]'"
+        ) from error
+    if not transformers.utils.is_torch_available():
+        raise MissingExtraError(
+            f"Mask2Former needs transformers, and transformers {transformers.__version__} does not "
+            f"work with torch {torch.__version__}: take a newer torch or an older transformers"
+        )
+    return transformers
 
 
 def _instances_per_process(
