@@ -156,7 +156,7 @@ def trained():
     batch[0]["image"] = 40 + 90 * masks.sum(0).expand(3, -1, -1).float()
     batch[0]["instances"].gt_masks = BitMasks(masks)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(150):
+    for _ in range(80):
         losses = sum(model(batch).values())
         optimizer.zero_grad()
         losses.backward()

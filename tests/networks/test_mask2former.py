@@ -201,3 +201,10 @@ def test_without_transformers_the_error_names_the_extra(monkeypatch):
     with pytest.raises(MissingExtraError, match=r"pip install 'iaunet-d2\[baselines\]'") as told:
         Mask2FormerNetwork(TimmBackbone("resnet18"), Mask2FormerSettings())
     assert "\n" not in str(told.value)
+
+
+def test_transformers_that_is_too_new_for_torch(monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(transformers.utils, "is_torch_available", lambda: False)
+    with pytest.raises(MissingExtraError, match=r"does not work with torch"):
+        network()
