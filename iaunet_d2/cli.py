@@ -13,6 +13,7 @@ _COMMANDS = {
     "stats": "stats",
     "import": "import_annotations",
     "summary": "summary",
+    "compare": "compare",
     "env": "env",
 }
 
