@@ -14,6 +14,7 @@ _COMMANDS = {
     "import": "import_annotations",
     "summary": "summary",
     "compare": "compare",
+    "benchmark": "benchmark",
     "env": "env",
 }
 
