@@ -144,7 +144,10 @@ def cropped_masks(masks: Tensor, matched: Tensor, boxes: Tensor, size: int) -> T
     # Of thousands of instances only the matched ones are made float.
     used, place = matched.unique(return_inverse=True)
     regions = torch.cat([place[:, None].to(boxes), boxes], dim=1)
-    return roi_align(masks[used][:, None].to(boxes), regions, (size, size), 1.0)[:, 0]
+    # Aligned: pixel i of a mask covers i to i + 1, as boxes and pasting have it. torchvision's own
+    # targets lie half a pixel off.
+    maps = masks[used][:, None].to(boxes)
+    return roi_align(maps, regions, (size, size), 1.0, aligned=True)[:, 0]
 
 
 def _of_class(maps: Tensor, index: Tensor) -> Tensor:
