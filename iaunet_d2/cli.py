@@ -13,6 +13,8 @@ _COMMANDS = {
     "stats": "stats",
     "import": "import_annotations",
     "summary": "summary",
+    "compare": "compare",
+    "benchmark": "benchmark",
     "env": "env",
 }
 

@@ -26,7 +26,7 @@ def sample(height, width, count, cfg):
         masks[i, i : i + 9, 2 * i : 2 * i + 12] = True
     instances = Instances((height, width))
     instances.gt_masks = BitMasks(masks)
-    instances.gt_classes = torch.arange(count) % cfg.MODEL.IAUNET.NUM_CLASSES
+    instances.gt_classes = torch.arange(count) % cfg.MODEL.NUM_CLASSES
     return {
         "image": torch.rand(len(cfg.MODEL.PIXEL_MEAN), height, width) * 255,
         "instances": instances,
@@ -48,7 +48,7 @@ def test_config_builds_and_trains_with_none_one_and_many_instances(name):
             8,
         )
         assert (cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, cfg.INPUT.IMAGE_SIZE) == (0.8, 1.5, 512)
-        assert cfg.MODEL.IAUNET.NUM_CLASSES == (2 if name.startswith("isbi2014") else 1)
+        assert cfg.MODEL.NUM_CLASSES == (2 if name.startswith("isbi2014") else 1)
     assert Path(cfg.OUTPUT_DIR).name == Path(name).stem
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", False])
     cfg.merge_from_list(

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
-from torch import Tensor, nn
+from torch import nn
+
+from ..meta_arch.base import SegmentationModel
 
 
 @dataclass
@@ -81,29 +82,11 @@ HANDLES = {
 }
 
 
-class _CountedForward(nn.Module):
-    """The network as a function of one tensor, up to last masks of the input's size."""
-
-    def __init__(self, network: nn.Module, every_mask: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.every_mask = every_mask
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        output = self.network(images, None, self.every_mask)
-        masks = [output.masks(i) for i in range(len(output.predictions))]
-        masks[-1] = F.interpolate(
-            masks[-1], size=images.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return [p.class_logits for p in output.predictions] + masks
-
-
-def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
+def summarize(model: SegmentationModel, size: int = 512, train_mode: bool = False) -> Summary:
     """Count a built meta-architecture on one square image.
 
     Args:
-        model: a meta-architecture with a ``network`` (images, padding, every_block) and
-            ``pixel_mean``.
+        model: a :class:`~iaunet_d2.meta_arch.base.SegmentationModel`.
         size: side of the image, divisible by 32.
         train_mode: count what a training step's forward pass computes: the predictions after every
             query block, and normalisation layers in training mode.
@@ -115,9 +98,8 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
         raise ValueError(f"--size {size}: the side of the image must be a multiple of 32")
     network = model.network
     was_training = network.training
-    network.train(train_mode)
     images = torch.zeros(1, len(model.pixel_mean), size, size, device=model.pixel_mean.device)
-    counted = _CountedForward(network, train_mode or model.aux_at_inference)
+    counted = model.counted(train_mode)
     counted.train(train_mode)
     analysis = FlopCountAnalysis(counted, images).set_op_handle(**HANDLES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
@@ -126,21 +108,30 @@ def summarize(model: Any, size: int = 512, train_mode: bool = False) -> Summary:
     with torch.no_grad():
         macs = analysis.by_module()
     network.train(was_training)
+    paths = {module: path for path, module in counted.named_modules()}
     parts = [
-        Part(name, sum(p.numel() for p in module.parameters()), macs[f"network.{name}"] / 1e9)
+        Part(name, _parameters(module), macs[paths[module]] / 1e9)
         for name, module in _parts(network)
     ]
-    rest = macs[""] / 1e9 - sum(part.gmacs for part in parts)
-    parts.append(Part("mask products", 0, rest))
-    return Summary(sum(p.numel() for p in network.parameters()), macs[""] / 1e9, size, parts)
+    parameters, gmacs = _parameters(network), macs[""] / 1e9
+    parts.append(
+        Part(
+            "other (mask products, resizing)",
+            parameters - sum(part.parameters for part in parts),
+            gmacs - sum(part.gmacs for part in parts),
+        )
+    )
+    return Summary(parameters, gmacs, size, parts)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def _parts(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The backbone, and the direct children of the decoders."""
+    """The backbone, and the direct children of what follows it, as far as they have parameters."""
     parts: list[tuple[str, nn.Module]] = []
     for name, child in network.named_children():
-        if name == "backbone":
-            parts.append((name, child))
-        else:
-            parts += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
-    return parts
+        inner = [] if name == "backbone" else list(child.named_children())
+        parts += [(f"{name}.{part}", module) for part, module in inner] or [(name, child)]
+    return [(name, module) for name, module in parts if _parameters(module)]

@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..config import OWN_MODELS
 from .errors import ClassesError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def class_names(name: str) -> list[str] | None:
 def check_classes(cfg: CfgNode, name: str, records: list[dict[str, Any]]) -> None:
     """Check the classes of a data set that was loaded.
 
-    Its classes must be no more than ``MODEL.IAUNET.NUM_CLASSES`` (fewer are told once), and, unless
+    Its classes must be no more than ``MODEL.NUM_CLASSES`` (fewer are told once), and, unless
     it is itself one of ``DATASETS.TRAIN``, the same as those of ``DATASETS.TRAIN``, as far as these
     are known: for evaluation alone they need not exist.
 
@@ -41,8 +42,8 @@ def check_classes(cfg: CfgNode, name: str, records: list[dict[str, Any]]) -> Non
     Raises:
         ClassesError: they disagree; the message names the data sets and their classes.
     """
-    if cfg.MODEL.META_ARCHITECTURE.startswith("IAUNet"):
-        _check_count(name, records, cfg.MODEL.IAUNET.NUM_CLASSES)
+    if cfg.MODEL.META_ARCHITECTURE.startswith(OWN_MODELS):
+        _check_count(name, records, cfg.MODEL.NUM_CLASSES)
     if name not in cfg.DATASETS.TRAIN:
         for trained in cfg.DATASETS.TRAIN:
             _check_same(trained, name)
@@ -72,14 +73,14 @@ def _check_count(name: str, records: list[dict[str, Any]], num_classes: int) -> 
     if count > num_classes:
         raise ClassesError(
             f"{_described(name)}: has {count} classes ({_listed(found)}), the model has "
-            f"MODEL.IAUNET.NUM_CLASSES {num_classes}. Set MODEL.IAUNET.NUM_CLASSES {count}, or "
+            f"MODEL.NUM_CLASSES {num_classes}. Set MODEL.NUM_CLASSES {count}, or "
             "leave the categories out that are not to be learnt."
         )
     if known is not None and count < num_classes and (name, num_classes) not in _TOLD:
         _TOLD.add((name, num_classes))
         logger.warning(
-            "%s: has %d classes (%s), the model has MODEL.IAUNET.NUM_CLASSES %d: what exceeds them "
-            "is never learnt. MODEL.IAUNET.NUM_CLASSES %d would do.",
+            "%s: has %d classes (%s), the model has MODEL.NUM_CLASSES %d: what exceeds them "
+            "is never learnt. MODEL.NUM_CLASSES %d would do.",
             _described(name),
             count,
             _listed(found),

@@ -13,8 +13,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from .._seam import uses_standin
 from ..files import TEMPORARY_SUFFIX, atomic_write
 from .errors import CheckpointError, OutputError
+from .pickled_weights import read_pickled_weights
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +25,17 @@ SHOWN = 10  # names of each kind in an error message
 # The config sets these at construction, so that a file without them is whole.
 FROM_CONFIG = ("pixel_mean", "pixel_std")
 
+# Detectron2's older files have the anchors, which its models now make themselves.
+OBSOLETE = "anchor_generator.cell_anchors"
+
 
 class AtomicCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, with the same files and layout, made safe.
 
     - A file appears under its name only when it is whole and on the disk; the tag
       ``last_checkpoint`` likewise.
-    - Files are read with ``torch.load(weights_only=True)``; pickled model-zoo files are refused.
+    - Files are read with ``torch.load(weights_only=True)``, and pickles of the model zoo only as
+      far as they hold arrays.
     - Everything stored is plain (tensors, numbers, strings, containers), so that it can be read in
       the same way.
 
@@ -138,6 +144,9 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return data if "model" in data else {"model": data}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        if checkpoint.get("matching_heuristics") and not uses_standin():
+            # Backbones of the model zoo: Detectron2 looks for like names, and tells what it found.
+            return super()._load_model(checkpoint)
         state = checkpoint["model"]
         if state and all(name.startswith("module.") for name in state):
             state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -163,11 +172,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             holds no weights.
     """
     if path.endswith((".pkl", ".pickle")):
-        raise CheckpointError(
-            f"{path} is a pickle, and reading one runs whatever code it holds. Convert it once "
-            "where you trust it: "
-            "torch.save({'model': {name: tensor, ...}}, 'weights.pth')"
-        )
+        return read_pickled_weights(path)
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -185,7 +190,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 def mismatch(model: dict[str, Any], file: dict[str, Any]) -> str:
     """Say what differs between two state dicts, a line for each kind; empty when nothing does."""
     missing = [n for n in model if n not in file and n not in FROM_CONFIG]
-    unknown = [n for n in file if n not in model]
+    unknown = [n for n in file if n not in model and OBSOLETE not in n]
     shapes = [
         f"{n} (file {_shape(file[n])}, model {_shape(model[n])})"
         for n in model

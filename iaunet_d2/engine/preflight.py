@@ -16,10 +16,20 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from .._seam import uses_standin
 from ..config import config_path
 from .errors import ConfigError, OutputError
 
 logger = logging.getLogger(__name__)
+
+STOCK_MODELS = (
+    "GeneralizedRCNN",
+    "ProposalNetwork",
+    "RetinaNet",
+    "FCOS",
+    "SemanticSegmentor",
+    "PanopticFPN",
+)
 
 
 def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
@@ -67,11 +77,22 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
         raise ConfigError(f"{path}, or a file it builds on, is empty") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds no keys")
+    _require_detectron2(loaded.get("MODEL", {}), path)
     _require_known(cfg, list(_leaves(loaded)), path)
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _require_detectron2(model: Any, path: str) -> None:
+    """Raise for a config of Detectron2's own models where only the stand-in is at hand."""
+    name = model.get("META_ARCHITECTURE") if isinstance(model, dict) else None
+    if name in STOCK_MODELS and uses_standin():
+        raise ConfigError(
+            f"{path}: MODEL.META_ARCHITECTURE {name} is Detectron2's own, and Detectron2 is not "
+            "installed here; install it, or take a baseline of this package (configs/baselines)"
+        )
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -23,7 +23,11 @@ Builder = Callable[[CfgNode, str, str, PredictionStore], list[DatasetEvaluator]]
 
 
 def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_folder: str, report: bool = False
+    cfg: CfgNode,
+    dataset_name: str,
+    output_folder: str,
+    report: bool = False,
+    store: PredictionStore | None = None,
 ) -> DatasetEvaluator:
     """Build the evaluators for ``dataset_name``, as one.
 
@@ -35,6 +39,7 @@ def build_evaluator(
         dataset_name: a registered data set.
         output_folder: where evaluators may write.
         report: also write what :mod:`iaunet_d2.evaluation.report` describes.
+        store: where the evaluators shall keep the predictions, for a caller that looks at them.
 
     Raises:
         ValueError: there is no builder of that name.
@@ -54,7 +59,7 @@ def build_evaluator(
         raise ValueError(
             f"TEST.EVALUATORS names {', '.join(unknown)}; known are: {', '.join(known)}"
         )
-    store = PredictionStore()
+    store = store or PredictionStore()
     built: dict[type, DatasetEvaluator] = {}
     names = dict.fromkeys([*own, *cfg.TEST.EVALUATORS])
     # Others bring COCO's metrics too; of one kind, the first that was built stays.

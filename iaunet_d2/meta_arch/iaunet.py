@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import BitMasks, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..networks import (
@@ -15,27 +15,21 @@ from ..networks import (
     IAUNetwork,
     PixelDecoder,
     QueryDecoder,
-    ScoredMasks,
     SetCriterion,
-    Target,
-    TimmBackbone,
     rescored_instances,
 )
-from .preprocess import normalize_images, padding_mask
-
-SIZE_DIVISIBILITY = 32
+from .base import SegmentationModel, build_backbone, output_size, to_instances
+from .preprocess import padding_mask
 
 
 @META_ARCH_REGISTRY.register()
-class IAUNet(nn.Module):
+class IAUNet(SegmentationModel):
     """IAUNet: training gives a dict of weighted losses, inference one ``Instances`` per image.
 
     Args:
         network: the network proper.
         criterion: matching and losses.
-        pixel_mean, pixel_std: per input channel, on the 0–255 scale.
-        normalize: ``dataset`` (by ``pixel_mean`` and ``pixel_std``) or ``image`` (by each image's
-            own).
+        pixel_mean, pixel_std, normalize: see :class:`~.base.SegmentationModel`.
         deep_supervision: supervise every query block, not only the last.
         aux_at_inference: compute the auxiliary masks at inference too, only to count as the paper
             did.
@@ -43,8 +37,7 @@ class IAUNet(nn.Module):
             :func:`~iaunet_d2.networks.rescored_instances`.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
+    network: IAUNetwork
 
     @configurable
     def __init__(
@@ -62,13 +55,9 @@ class IAUNet(nn.Module):
         score_threshold: float = 0.01,
         nms_threshold: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize)
         self.network = network
         self.criterion = criterion
-        # Part of the checkpoints: weights are of use with the normalisation they were trained with.
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1))
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1))
-        self.normalize = normalize
         self.deep_supervision = deep_supervision
         self.aux_at_inference = aux_at_inference
         self.inference_settings: dict[str, Any] = {
@@ -85,9 +74,7 @@ class IAUNet(nn.Module):
         return {
             "network": build_network(cfg),
             "criterion": build_criterion(cfg),
-            "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
-            "pixel_std": list(cfg.MODEL.PIXEL_STD),
-            "normalize": cfg.INPUT.NORMALIZE,
+            **cls.pixel_arguments(cfg),
             "deep_supervision": own.LOSS.DEEP_SUPERVISION,
             "aux_at_inference": own.AUX_AT_INFERENCE,
             "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
@@ -96,32 +83,10 @@ class IAUNet(nn.Module):
             "nms_threshold": own.MASK_NMS_THRESH,
         }
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.pixel_mean.device
-
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Detectron2's contract.
-
-        Args:
-            batched_inputs: dicts with ``image`` (C, H, W) on the 0–255 scale; in training
-                ``instances`` with ``gt_classes`` and ``gt_masks``; at inference optionally
-                ``height`` and ``width`` of the original.
-
-        Returns:
-            in training the dict of losses; at inference a list of ``{"instances": Instances}`` with
-            ``pred_masks`` (N, H, W) bool, ``pred_boxes``, ``scores`` and ``pred_classes``, best
-            first.
-        """
-        if self.training:
-            return self.losses(batched_inputs)
-        return self.inference(batched_inputs)
-
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Weighted losses of a batch with ground truth, in training and in evaluation mode."""
         images, output = self._run(batched_inputs, self.deep_supervision)
-        targets = [self._target(x["instances"], images.tensor) for x in batched_inputs]
+        targets = self.targets(batched_inputs, images)
         return self.criterion(output.predictions, output.mask_features, targets)
 
     @torch.no_grad()
@@ -136,46 +101,49 @@ class IAUNet(nn.Module):
         for i, (inputs, image_size) in enumerate(
             zip(batched_inputs, images.image_sizes, strict=True)
         ):
-            height, width = image_size
-            output_size = (int(inputs.get("height", height)), int(inputs.get("width", width)))
             found = rescored_instances(
                 output.predictions[-1],
                 i,
                 output.mask_features,
                 padded_size,
-                (height, width),
-                output_size,
+                image_size,
+                output_size(inputs, image_size),
                 **self.inference_settings,
             )
-            results.append({"instances": _to_instances(found, output_size)})
+            results.append({"instances": to_instances(found)})
         return results
 
     def _run(
         self, batched_inputs: list[dict[str, Any]], every_block: bool
     ) -> tuple[ImageList, IAUNetOutput]:
-        tensors = [x["image"].to(self.device) for x in batched_inputs]
-        tensors = normalize_images(tensors, self.pixel_mean, self.pixel_std, self.normalize)
-        images = ImageList.from_tensors(tensors, SIZE_DIVISIBILITY)
+        images = self.preprocess(batched_inputs)
         return images, self.network(images.tensor, padding_mask(images), every_block)
 
-    def _target(self, instances: Instances, padded: Tensor) -> Target:
-        """Ground truth with masks padded, by background, to the network's input."""
-        masks = instances.gt_masks.tensor.to(self.device)
-        height, width = padded.shape[-2:]
-        masks = F.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
-        return Target(instances.gt_classes.to(self.device), masks)
+    def counted(self, train_mode: bool) -> nn.Module:
+        """The network up to last masks of the input's size."""
+        return _CountedForward(self.network, train_mode or self.aux_at_inference)
+
+
+class _CountedForward(nn.Module):
+    """The network as a function of one tensor, up to last masks of the input's size."""
+
+    def __init__(self, network: IAUNetwork, every_mask: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.every_mask = every_mask
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        output = self.network(images, None, self.every_mask)
+        masks = [output.masks(i) for i in range(len(output.predictions))]
+        masks[-1] = F.interpolate(
+            masks[-1], size=images.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return [p.class_logits for p in output.predictions] + masks
 
 
 def build_network(cfg: Any) -> IAUNetwork:
     """The network that a config describes."""
-    own, timm_cfg = cfg.MODEL.IAUNET, cfg.MODEL.TIMM
-    backbone = TimmBackbone(
-        timm_cfg.NAME,
-        len(cfg.MODEL.PIXEL_MEAN),
-        timm_cfg.PRETRAINED,
-        timm_cfg.CHECKPOINT,
-        timm_cfg.DROP_PATH_RATE,
-    )
+    own, backbone = cfg.MODEL.IAUNET, build_backbone(cfg)
     pixel_decoder = PixelDecoder(
         backbone.channels,
         own.HIDDEN_DIM,
@@ -189,7 +157,7 @@ def build_network(cfg: Any) -> IAUNetwork:
     query_decoder = QueryDecoder(
         own.HIDDEN_DIM,
         own.NUM_QUERIES,
-        own.NUM_CLASSES,
+        cfg.MODEL.NUM_CLASSES,
         len(pixel_decoder.levels),
         own.BLOCKS_PER_LEVEL,
         own.BLOCK_ORDER,
@@ -205,7 +173,7 @@ def build_criterion(cfg: Any) -> SetCriterion:
     """Matching and losses that a config describes."""
     loss = cfg.MODEL.IAUNET.LOSS
     return SetCriterion(
-        cfg.MODEL.IAUNET.NUM_CLASSES,
+        cfg.MODEL.NUM_CLASSES,
         CostWeights(loss.CLASS_WEIGHT, loss.MASK_WEIGHT, loss.DICE_WEIGHT),
         loss.NO_OBJECT_WEIGHT,
         loss.NUM_POINTS,
@@ -213,12 +181,3 @@ def build_criterion(cfg: Any) -> SetCriterion:
         loss.IMPORTANCE_SAMPLE_RATIO,
         loss.MATCHER_POINTS,
     )
-
-
-def _to_instances(found: ScoredMasks, size: tuple[int, int]) -> Instances:
-    instances = Instances(size)
-    instances.pred_masks = found.masks
-    instances.pred_boxes = BitMasks(found.masks).get_bounding_boxes().to(found.masks.device)
-    instances.scores = found.scores
-    instances.pred_classes = found.classes
-    return instances

@@ -151,7 +151,9 @@ class SetCriterion(nn.Module):
                 predicted, expected, reduction="none"
             ).mean(2).sum(1)
             dice = dice + dice_loss(predicted, expected).sum(1)
-        count = _global_mean(sum(len(t.labels) for t in targets), features.device).clamp(min=1)
+        count = mean_over_processes(sum(len(t.labels) for t in targets), features.device).clamp(
+            min=1
+        )
         return bce / count, dice / count
 
     def _pairs_at_points(
@@ -213,7 +215,7 @@ def _masks_at_points(masks: Tensor, index: Tensor, points: Tensor) -> Tensor:
     return torch.stack(chosen)
 
 
-def _global_mean(count: int, device: torch.device) -> Tensor:
+def mean_over_processes(count: int, device: torch.device) -> Tensor:
     """The mean of a count over all processes."""
     total = torch.tensor(float(count), device=device)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

@@ -1,5 +1,6 @@
 """From class logits and mask embeddings to scored instances (IAUNet, section 3.2.3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,12 +41,49 @@ def rescored_instances(
     score_threshold: float = 0.01,
     nms_threshold: float = 0.0,
 ) -> ScoredMasks:
-    """Choose, rescore and resize the instances of one image.
+    """Choose, rescore and resize the instances of one image from mask embeddings.
 
     Args:
         prediction: of the last query block, for the whole batch.
         index: the image's place in the batch.
         mask_features: (B, C, h, w).
+
+    The others are those of :func:`rescored_masks`.
+    """
+
+    def logits_of(queries: Tensor) -> Tensor:
+        embeddings = prediction.mask_embeddings[index][queries]
+        return torch.einsum("nc,chw->nhw", embeddings, mask_features[index])
+
+    return rescored_masks(
+        prediction.class_logits[index],
+        logits_of,
+        padded_size,
+        image_size,
+        output_size,
+        max_instances,
+        mask_threshold,
+        score_threshold,
+        nms_threshold,
+    )
+
+
+def rescored_masks(
+    class_logits: Tensor,
+    logits_of: Callable[[Tensor], Tensor],
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+    max_instances: int,
+    mask_threshold: float = 0.5,
+    score_threshold: float = 0.01,
+    nms_threshold: float = 0.0,
+) -> ScoredMasks:
+    """Choose, rescore and resize the instances of one image.
+
+    Args:
+        class_logits: (Q, K + 1).
+        logits_of: mask logits (n, h, w) of the chosen queries (n,).
         padded_size: size of the network's input (H, W).
         image_size: size of the image inside it, without padding.
         output_size: size of the original image, which the masks get.
@@ -54,15 +92,14 @@ def rescored_instances(
         score_threshold: an instance stays where its score exceeds this.
         nms_threshold: same-class mask IoU above which the lower-scored goes; 0 turns it off.
     """
-    probability = prediction.class_logits[index].float().softmax(-1)[:, :-1]  # (Q, K)
+    probability = class_logits.float().softmax(-1)[:, :-1]  # (Q, K)
     num_classes = probability.shape[1]
     k = min(max_instances, probability.numel())
     scores, chosen = probability.flatten().topk(k)
     # The mask factor is at most 1: what is below the threshold now stays below.
     keep = scores > score_threshold
     scores, chosen = scores[keep], chosen[keep]
-    embeddings = prediction.mask_embeddings[index][chosen // num_classes]
-    logits = torch.einsum("nc,chw->nhw", embeddings, mask_features[index])
+    logits = logits_of(chosen // num_classes)
     masks, maskness = _full_size(logits, padded_size, image_size, output_size, mask_threshold)
     scores = scores * maskness
     order = scores.argsort(descending=True, stable=True)

@@ -1,5 +1,7 @@
 """Sampling maps at points instead of pixels (PointRend, section 3; Mask2Former, section 3.3)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,3 +44,43 @@ def uncertain_points(
     chosen = candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
     uniform = torch.rand(count, num_points - num_uncertain, 2, device=device)
     return torch.cat([chosen, uniform], dim=1)
+
+
+def grid_points(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """The centres of a map's pixels, row by row: (height * width, 2), x and y in [0, 1]."""
+    y = (torch.arange(height, device=device) + 0.5) / height
+    x = (torch.arange(width, device=device) + 0.5) / width
+    ys, xs = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([xs, ys], dim=-1).flatten(0, 1)
+
+
+def subdivided(
+    logits: Tensor, predict: Callable[[Tensor], Tensor], steps: int, num_points: int
+) -> Tensor:
+    """Refine coarse masks where they are least certain (PointRend, section 3.1).
+
+    Each step doubles the sides by bilinear interpolation and predicts the ``num_points`` pixels
+    with logits nearest to 0 anew. As in the authors' code, a step after which the next one would
+    still predict every pixel predicts none, unless it is the last.
+
+    Args:
+        logits: (N, H, W).
+        predict: from points (N, P, 2), x and y in [0, 1], to their logits (N, P).
+        steps: S.
+        num_points: P, at most.
+
+    Returns:
+        (N, 2^S H, 2^S W).
+    """
+    for step in range(steps):
+        logits = F.interpolate(
+            logits[:, None], scale_factor=2.0, mode="bilinear", align_corners=False
+        )[:, 0]
+        height, width = logits.shape[-2:]
+        if num_points >= 4 * height * width and step < steps - 1:
+            continue
+        flat = logits.flatten(1)
+        chosen = flat.abs().topk(min(num_points, height * width), dim=1, largest=False).indices
+        points = grid_points(height, width, logits.device)[chosen]
+        logits = flat.scatter(1, chosen, predict(points)).unflatten(1, (height, width))
+    return logits

@@ -57,7 +57,7 @@ def test_more_classes_than_the_model_has(
     name = set_classes(make_coco(), *classes)
     message = (
         rf"{tmp_path}/a/a\.json:.*{len(classes)} classes \('cell', 'worm'.*NUM_CLASSES 1\. "
-        rf"Set MODEL\.IAUNET\.NUM_CLASSES {len(classes)}"
+        rf"Set MODEL\.NUM_CLASSES {len(classes)}"
     )
     for build in BUILDERS.values():
         with pytest.raises(ClassesError, match=message):
@@ -68,7 +68,7 @@ def test_more_classes_than_the_model_has(
     small_cfg.DATASETS.TRAIN, small_cfg.DATASETS.TEST = (make_coco("b"),), (name,)
     with pytest.raises(ClassesError, match=message):
         loaders.build_train_loader(small_cfg)
-    small_cfg.MODEL.IAUNET.NUM_CLASSES = len(classes)
+    small_cfg.MODEL.NUM_CLASSES = len(classes)
     small_cfg.DATASETS.TRAIN = (name,)
     batch = next(iter(loaders.build_train_loader(small_cfg)))
     assert max(int(s["instances"].gt_classes.max()) for s in batch) == len(classes) - 1
@@ -90,14 +90,14 @@ def test_data_sets_registered_by_detectron2_are_checked_too(
 
 
 def test_numbers_count_where_no_class_is_named(make_coco: Any, small_cfg: Any) -> None:
-    small_cfg.MODEL.IAUNET.NUM_CLASSES = 2
+    small_cfg.MODEL.NUM_CLASSES = 2
     records = loaders.dataset_records(small_cfg, set_classes(make_coco(), "cell", "worm"))
     DatasetCatalog.register("nameless", lambda: records)
     try:
         assert len(loaders.dataset_records(small_cfg, "nameless")) == 6
         small_cfg.DATASETS.TRAIN = ("nameless",)
         assert len(next(iter(loaders.build_train_loader(small_cfg)))) == 4
-        small_cfg.MODEL.IAUNET.NUM_CLASSES = 1
+        small_cfg.MODEL.NUM_CLASSES = 1
         with pytest.raises(ClassesError, match=r"'nameless': has 2 classes \(numbers 0 to 1\)"):
             loaders.dataset_records(small_cfg, "nameless")
     finally:
@@ -108,7 +108,7 @@ def test_numbers_count_where_no_class_is_named(make_coco: Any, small_cfg: Any) -
 def test_fewer_classes_are_told_once(
     make_coco: Any, small_cfg: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    small_cfg.MODEL.IAUNET.NUM_CLASSES = 3
+    small_cfg.MODEL.NUM_CLASSES = 3
     small_cfg.DATASETS.TRAIN = small_cfg.DATASETS.TEST = (make_coco(),)
     with caplog.at_level(logging.WARNING):
         loaders.build_train_loader(small_cfg)
@@ -121,7 +121,7 @@ def test_fewer_classes_are_told_once(
 def test_test_sets_have_the_classes_of_training(
     make_coco: Any, small_cfg: Any, tmp_path: Path, classes: tuple[str, ...]
 ) -> None:
-    small_cfg.MODEL.IAUNET.NUM_CLASSES = 2
+    small_cfg.MODEL.NUM_CLASSES = 2
     train = set_classes(make_coco("train"), "cell", "worm")
     test = set_classes(make_coco("val"), *classes)
     small_cfg.DATASETS.TRAIN, small_cfg.DATASETS.TEST = (train,), (test,)
@@ -137,7 +137,7 @@ def test_test_sets_have_the_classes_of_training(
 
 
 def test_the_same_classes_pass(make_coco: Any, small_cfg: Any) -> None:
-    small_cfg.MODEL.IAUNET.NUM_CLASSES = 2
+    small_cfg.MODEL.NUM_CLASSES = 2
     names = [set_classes(make_coco(n), "cell", "worm") for n in ("train", "val")]
     small_cfg.DATASETS.TRAIN, small_cfg.DATASETS.TEST = (names[0],), (names[1],)
     loaders.build_train_loader(small_cfg)

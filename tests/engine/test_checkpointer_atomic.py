@@ -184,6 +184,31 @@ def test_code_in_a_file_is_not_executed(tmp_path: Path) -> None:
         AtomicCheckpointer(linear(1.0)).load(str(tmp_path / "zoo.pkl"), checkpointables=[])
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_pickled_arrays_of_the_model_zoo_are_read(tmp_path: Path, protocol: int) -> None:
+    weights = {"weight": np.full((1, 1), 7.0, np.float32), "bias": np.zeros(1, np.float32)}
+    zoo = {
+        "model": {**weights, "rpn.anchor_generator.cell_anchors.0": np.zeros((3, 4))},
+        "__author__": "Detectron2 Model Zoo",
+    }
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(zoo, protocol))
+    model = nn.Linear(1, 1)
+    AtomicCheckpointer(model).load(str(tmp_path / "zoo.pkl"), checkpointables=[])
+    assert model.weight.item() == 7 and model.bias.item() == 0
+    # Caffe2's: bare, or below "blobs", with what its optimiser left.
+    for content in (weights, {"blobs": {**weights, "weight_momentum": weights["weight"]}}):
+        (tmp_path / "c2.pkl").write_bytes(pickle.dumps(content, protocol))
+        read = read_checkpoint(str(tmp_path / "c2.pkl"))
+        assert set(read["model"]) == {"weight", "bias"} and read["matching_heuristics"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1]), pickle.dumps(Path)])
+def test_pickles_of_anything_else_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "zoo.pkl").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"zoo\.pkl (is a pickle|holds a list)"):
+        read_checkpoint(str(tmp_path / "zoo.pkl"))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
 def test_damaged_files_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.pth").write_bytes(content)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
+from iaunet_d2._seam import uses_standin
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.engine import preflight
 from iaunet_d2.engine.errors import ConfigError, OutputError
@@ -175,3 +176,11 @@ def test_model_and_device_that_are_not_there(
     cfg.merge_from_list(list(opts))
     with pytest.raises(ConfigError, match=expected):
         preflight.check_model(cfg)
+
+
+@pytest.mark.skipif(not uses_standin(), reason="Detectron2 is installed: its own models run")
+def test_a_config_of_detectron2_s_own_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
+    text = "MODEL: {META_ARCHITECTURE: GeneralizedRCNN, ROI_HEADS: {NAME: StandardROIHeads}}"
+    with pytest.raises(ConfigError, match=r"c\.yaml: .*GeneralizedRCNN.*not installed") as caught:
+        merge(tmp_path, text)
+    assert "\n" not in str(caught.value)

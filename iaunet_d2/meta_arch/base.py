@@ -1,0 +1,135 @@
+"""What every meta-architecture of this package shares: batch dicts in, losses or Instances out."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import BitMasks, ImageList, Instances
+from torch import Tensor, nn
+
+from ..networks import ScoredMasks, Target, TimmBackbone
+from .preprocess import normalize_images
+
+SIZE_DIVISIBILITY = 32
+
+
+class SegmentationModel(nn.Module, ABC):
+    """A model of instances in one image, under Detectron2's contract.
+
+    Args:
+        pixel_mean, pixel_std: per input channel, on the 0–255 scale.
+        normalize: ``dataset`` (by ``pixel_mean`` and ``pixel_std``) or ``image`` (by each image's
+            own).
+
+    Attributes:
+        network: what is trained; its parameters and multiply-accumulates are those of the model.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    network: nn.Module
+
+    def __init__(
+        self, *, pixel_mean: list[float], pixel_std: list[float], normalize: str = "dataset"
+    ) -> None:
+        super().__init__()
+        # Part of the checkpoints: weights are of use with the normalisation they were trained with.
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1))
+        self.normalize = normalize
+
+    @staticmethod
+    def pixel_arguments(cfg: Any) -> dict[str, Any]:
+        """This class's arguments from a config."""
+        return {
+            "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
+            "pixel_std": list(cfg.MODEL.PIXEL_STD),
+            "normalize": cfg.INPUT.NORMALIZE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Detectron2's contract.
+
+        Args:
+            batched_inputs: dicts with ``image`` (C, H, W) on the 0–255 scale; in training
+                ``instances`` with ``gt_classes`` and ``gt_masks``; at inference optionally
+                ``height`` and ``width`` of the original.
+
+        Returns:
+            in training the dict of losses; at inference a list of ``{"instances": Instances}`` with
+            ``pred_masks`` (N, H, W) bool, ``pred_boxes``, ``scores`` and ``pred_classes``, best
+            first.
+        """
+        if self.training:
+            return self.losses(batched_inputs)
+        return self.inference(batched_inputs)
+
+    @abstractmethod
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Weighted losses of a batch with ground truth, in training and in evaluation mode."""
+
+    @abstractmethod
+    def inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Scored instances of each image at its original size."""
+
+    @abstractmethod
+    def counted(self, train_mode: bool) -> nn.Module:
+        """What to count multiply-accumulates of.
+
+        Args:
+            train_mode: as in the forward pass of a training step, not as at inference.
+
+        Returns:
+            a module with the child ``network``, called with normalised images (1, C, H, W).
+        """
+
+    def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalised images in one tensor, padded at the right and the bottom by zeros."""
+        tensors = [x["image"].to(self.device) for x in batched_inputs]
+        tensors = normalize_images(tensors, self.pixel_mean, self.pixel_std, self.normalize)
+        return ImageList.from_tensors(tensors, SIZE_DIVISIBILITY)
+
+    def targets(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> list[Target]:
+        """Ground truth with masks padded, by background, to the network's input."""
+        height, width = images.tensor.shape[-2:]
+        targets = []
+        for inputs in batched_inputs:
+            instances = inputs["instances"]
+            masks = instances.gt_masks.tensor.to(self.device)
+            masks = F.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
+            targets.append(Target(instances.gt_classes.to(self.device), masks))
+        return targets
+
+
+def output_size(inputs: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that an image's instances get: the original's, if the batch dict tells."""
+    return int(inputs.get("height", image_size[0])), int(inputs.get("width", image_size[1]))
+
+
+def to_instances(found: ScoredMasks) -> Instances:
+    """Detectron2's form of instances; boxes are those of the masks."""
+    height, width = found.masks.shape[-2:]
+    instances = Instances((height, width))
+    instances.pred_masks = found.masks
+    instances.pred_boxes = BitMasks(found.masks).get_bounding_boxes().to(found.masks.device)
+    instances.scores = found.scores
+    instances.pred_classes = found.classes
+    return instances
+
+
+def build_backbone(cfg: Any) -> TimmBackbone:
+    """The backbone that a config describes."""
+    timm_cfg = cfg.MODEL.TIMM
+    return TimmBackbone(
+        timm_cfg.NAME,
+        len(cfg.MODEL.PIXEL_MEAN),
+        timm_cfg.PRETRAINED,
+        timm_cfg.CHECKPOINT,
+        timm_cfg.DROP_PATH_RATE,
+    )

@@ -1,0 +1,166 @@
+"""Mask R-CNN and PointRend as Detectron2 meta-architectures, to compare IAUNet with."""
+
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import BitMasks, ImageList, Instances
+from torch import Tensor, nn
+
+from ..networks import (
+    RCNN,
+    ConvMaskBranch,
+    Detections,
+    MaskBranch,
+    PointMaskBranch,
+    PointRendSettings,
+    RCNNSettings,
+    RegionTarget,
+    ScoredMasks,
+    paste_masks,
+)
+from .base import SegmentationModel, build_backbone, output_size, to_instances
+
+
+@META_ARCH_REGISTRY.register()
+class MaskRCNN(SegmentationModel):
+    """torchvision's Mask R-CNN on this package's backbones (He et al., ICCV 2017).
+
+    Its own scaling and normalisation of images are left out. Instances without a pixel at the
+    original size are dropped.
+
+    Args:
+        network: the network proper, with its losses.
+        pixel_mean, pixel_std, normalize: see :class:`~.base.SegmentationModel`.
+        mask_threshold: a pixel belongs to an instance where its probability exceeds this.
+    """
+
+    network: RCNN
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        network: RCNN,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        normalize: str = "dataset",
+        mask_threshold: float = 0.5,
+    ) -> None:
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize)
+        self.network = network
+        self.mask_threshold = mask_threshold
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Arguments of the constructor from a config."""
+        return {
+            "network": RCNN(build_backbone(cfg), rcnn_settings(cfg), cls.build_masks(cfg)),
+            **cls.pixel_arguments(cfg),
+            "mask_threshold": cfg.MODEL.MASK_RCNN.MASK_THRESHOLD,
+        }
+
+    @staticmethod
+    def build_masks(cfg: Any) -> MaskBranch:
+        """The mask branch that a config describes."""
+        own = cfg.MODEL.MASK_RCNN
+        return ConvMaskBranch(own.FPN_DIM, cfg.MODEL.NUM_CLASSES, own.MASK_DIM)
+
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Weighted losses of a batch with ground truth, in training and in evaluation mode."""
+        images = self.preprocess(batched_inputs)
+        targets = self._region_targets(batched_inputs, images)
+        return self.network.losses(images.tensor, images.image_sizes, targets)
+
+    @torch.no_grad()
+    def inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Scored instances of each image at its original size."""
+        images = self.preprocess(batched_inputs)
+        results = []
+        for inputs, image_size, found in zip(
+            batched_inputs,
+            images.image_sizes,
+            self.network(images.tensor, images.image_sizes),
+            strict=True,
+        ):
+            size = output_size(inputs, image_size)
+            results.append({"instances": to_instances(self._pasted(found, image_size, size))})
+        return results
+
+    def counted(self, train_mode: bool) -> nn.Module:
+        """The network with as many proposals and detections as it can have."""
+        return _CountedForward(self.network, train_mode)
+
+    def _region_targets(
+        self, batched_inputs: list[dict[str, Any]], images: ImageList
+    ) -> list[RegionTarget]:
+        """Ground truth with the boxes of the masks; a mask without a pixel has none and goes."""
+        targets = []
+        for target in self.targets(batched_inputs, images):
+            filled = target.masks.flatten(1).any(1)
+            masks = target.masks[filled]
+            boxes = BitMasks(masks).get_bounding_boxes().tensor.to(self.device)
+            targets.append(RegionTarget(target.labels[filled], masks, boxes))
+        return targets
+
+    def _pasted(
+        self, found: Detections, image_size: tuple[int, int], size: tuple[int, int]
+    ) -> ScoredMasks:
+        """Detections at the original size."""
+        scale = found.boxes.new_tensor([size[1] / image_size[1], size[0] / image_size[0]])
+        boxes = found.boxes * scale.repeat(2)
+        masks = paste_masks(found.masks, boxes, size, self.mask_threshold)
+        filled = masks.flatten(1).any(1)
+        return ScoredMasks(masks[filled], found.scores[filled], found.labels[filled])
+
+
+@META_ARCH_REGISTRY.register()
+class PointRend(MaskRCNN):
+    """Mask R-CNN whose masks are refined point by point (Kirillov et al., CVPR 2020)."""
+
+    @staticmethod
+    def build_masks(cfg: Any) -> MaskBranch:
+        """The mask branch that a config describes."""
+        own = cfg.MODEL.POINT_REND
+        settings = PointRendSettings(
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            coarse_dim=own.COARSE_DIM,
+            point_dim=own.POINT_DIM,
+            train_points=own.TRAIN_POINTS,
+            oversample_ratio=own.OVERSAMPLE_RATIO,
+            importance_sample_ratio=own.IMPORTANCE_SAMPLE_RATIO,
+            subdivision_steps=own.SUBDIVISION_STEPS,
+            subdivision_points=own.SUBDIVISION_POINTS,
+        )
+        return PointMaskBranch(cfg.MODEL.MASK_RCNN.FPN_DIM, settings)
+
+
+class _CountedForward(nn.Module):
+    """The network as a function of one tensor."""
+
+    def __init__(self, network: RCNN, train_mode: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.train_mode = train_mode
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.network.at_fixed_counts(images, self.train_mode)
+
+
+def rcnn_settings(cfg: Any) -> RCNNSettings:
+    """What a config says of the network without its mask branch."""
+    own = cfg.MODEL.MASK_RCNN
+    return RCNNSettings(
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        fpn_dim=own.FPN_DIM,
+        box_dim=own.BOX_DIM,
+        anchor_sizes=tuple(own.ANCHOR_SIZES),
+        proposals_train=own.PROPOSALS_TRAIN,
+        proposals_test=own.PROPOSALS_TEST,
+        rois_per_image=own.ROIS_PER_IMAGE,
+        score_threshold=own.SCORE_THRESH,
+        nms_threshold=own.NMS_THRESH,
+        detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+        force_counts=own.FORCE_COUNTS,
+    )
