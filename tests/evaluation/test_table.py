@@ -23,3 +23,8 @@ def test_rows_are_metrics_and_columns_data_sets() -> None:
 
 def test_nothing_measured() -> None:
     assert "metric" in results_table({"cells": {}})
+
+
+def test_long_names_are_cut_to_the_file() -> None:
+    header = results_table({"coco:/data/worms/val.json:/data/worms/images": {}}, "pipe").split("|")
+    assert [cell.strip() for cell in header[1:4]] == ["task", "metric", "coco:worms/val.json"]
