@@ -13,8 +13,9 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask as mask_util
 
+from ..data.segmentation import segmentation_rle
 from .coco_curves import COCO_AREAS, AreaRanges, CocoScores
-from .rle import rle_areas, segmentation_rle
+from .rle import rle_areas
 
 PAIRS_AT_ONCE = 2_000_000
 """Pairs of predictions and objects whose IoU is held at a time (about 32 bytes each)."""

@@ -12,8 +12,8 @@ from detectron2.data.datasets.coco import convert_to_coco_dict
 from pycocotools import mask as mask_util
 
 from ..data.errors import BadFileError
+from ..data.segmentation import segmentation_rle
 from .coco_matches import CocoTruth
-from .rle import segmentation_rle
 
 
 class GroundTruth:

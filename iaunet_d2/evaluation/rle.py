@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ..data.segmentation import segmentation_rle as segmentation_rle
-
 # pycocotools' area() counts the masks it is given in a uint8, which NumPy 2 refuses to overflow.
 _AT_ONCE = 255
 

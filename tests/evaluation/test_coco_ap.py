@@ -17,6 +17,7 @@ from coco_scenes import (
 from mask_scenes import box, pixels, random_masks, rle
 from pycocotools import mask as mask_util
 
+from iaunet_d2.data.segmentation import segmentation_rle
 from iaunet_d2.evaluation import coco_matches
 from iaunet_d2.evaluation.coco_ap import (
     LIVECELL_AREAS,
@@ -26,7 +27,7 @@ from iaunet_d2.evaluation.coco_ap import (
     per_image_scores,
     summary,
 )
-from iaunet_d2.evaluation.rle import rle_areas, segmentation_rle, shared_pixels
+from iaunet_d2.evaluation.rle import rle_areas, shared_pixels
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
