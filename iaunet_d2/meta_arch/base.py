@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import BitMasks, ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from ..networks import ScoredMasks, Target, TimmBackbone
@@ -74,9 +74,14 @@ class SegmentationModel(nn.Module, ABC):
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Weighted losses of a batch with ground truth, in training and in evaluation mode."""
 
-    @abstractmethod
     def inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Scored instances of each image at its original size."""
+        """Scored instances of each image at its original size, masks as full frames."""
+        found = self.segment(batched_inputs)
+        return [{"instances": to_instances(one, self.device)} for one in found]
+
+    @abstractmethod
+    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
+        """Scored instances of each image at its original size, masks as crops on the CPU."""
 
     @abstractmethod
     def counted(self, train_mode: bool) -> nn.Module:
@@ -112,14 +117,13 @@ def output_size(inputs: dict[str, Any], image_size: tuple[int, int]) -> tuple[in
     return int(inputs.get("height", image_size[0])), int(inputs.get("width", image_size[1]))
 
 
-def to_instances(found: ScoredMasks) -> Instances:
+def to_instances(found: ScoredMasks, device: torch.device) -> Instances:
     """Detectron2's form of instances; boxes are those of the masks."""
-    height, width = found.masks.shape[-2:]
-    instances = Instances((height, width))
-    instances.pred_masks = found.masks
-    instances.pred_boxes = BitMasks(found.masks).get_bounding_boxes().to(found.masks.device)
-    instances.scores = found.scores
-    instances.pred_classes = found.classes
+    instances = Instances(found.size)
+    instances.pred_masks = found.dense(device)
+    instances.pred_boxes = Boxes(found.boxes().float()).to(device)
+    instances.scores = found.scores.to(device)
+    instances.pred_classes = found.classes.to(device)
     return instances
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ..networks import (
@@ -15,10 +15,11 @@ from ..networks import (
     IAUNetwork,
     PixelDecoder,
     QueryDecoder,
+    ScoredMasks,
     SetCriterion,
     rescored_instances,
 )
-from .base import SegmentationModel, build_backbone, output_size, to_instances
+from .base import SegmentationModel, build_backbone, output_size
 from .preprocess import padding_mask
 
 
@@ -90,8 +91,8 @@ class IAUNet(SegmentationModel):
         return self.criterion(output.predictions, output.mask_features, targets)
 
     @torch.no_grad()
-    def inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Scored instances of each image at its original size."""
+    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
+        """Scored instances of each image at its original size, masks as crops on the CPU."""
         images, output = self._run(batched_inputs, self.aux_at_inference)
         if self.aux_at_inference:
             for i in range(len(output.predictions) - 1):
@@ -110,7 +111,7 @@ class IAUNet(SegmentationModel):
                 output_size(inputs, image_size),
                 **self.inference_settings,
             )
-            results.append({"instances": to_instances(found)})
+            results.append(found)
         return results
 
     def _run(

@@ -6,16 +6,17 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ..networks import (
     Mask2FormerNetwork,
     Mask2FormerOutput,
     Mask2FormerSettings,
+    ScoredMasks,
     rescored_masks,
 )
-from .base import SegmentationModel, build_backbone, output_size, to_instances
+from .base import SegmentationModel, build_backbone, output_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -74,8 +75,8 @@ class Mask2Former(SegmentationModel):
         return self.network.losses(output, self.targets(batched_inputs, images))
 
     @torch.no_grad()
-    def inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Scored instances of each image at its original size."""
+    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
+        """Scored instances of each image at its original size, masks as crops on the CPU."""
         images, output = self._run(batched_inputs)
         padded_size = (images.tensor.shape[-2], images.tensor.shape[-1])
         results = []
@@ -90,7 +91,7 @@ class Mask2Former(SegmentationModel):
                 output_size(inputs, image_size),
                 **self.inference_settings,
             )
-            results.append({"instances": to_instances(found)})
+            results.append(found)
         return results
 
     def counted(self, train_mode: bool) -> nn.Module:

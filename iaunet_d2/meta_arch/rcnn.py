@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import BitMasks, ImageList, Instances
+from detectron2.structures import BitMasks, ImageList
 from torch import Tensor, nn
 
 from ..networks import (
@@ -20,7 +20,7 @@ from ..networks import (
     ScoredMasks,
     paste_masks,
 )
-from .base import SegmentationModel, build_backbone, output_size, to_instances
+from .base import SegmentationModel, build_backbone, output_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -74,8 +74,8 @@ class MaskRCNN(SegmentationModel):
         return self.network.losses(images.tensor, images.image_sizes, targets)
 
     @torch.no_grad()
-    def inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Scored instances of each image at its original size."""
+    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
+        """Scored instances of each image at its original size, masks as crops on the CPU."""
         images = self.preprocess(batched_inputs)
         results = []
         for inputs, image_size, found in zip(
@@ -85,7 +85,7 @@ class MaskRCNN(SegmentationModel):
             strict=True,
         ):
             size = output_size(inputs, image_size)
-            results.append({"instances": to_instances(self._pasted(found, image_size, size))})
+            results.append(self._pasted(found, image_size, size))
         return results
 
     def counted(self, train_mode: bool) -> nn.Module:
@@ -110,9 +110,9 @@ class MaskRCNN(SegmentationModel):
         """Detections at the original size."""
         scale = found.boxes.new_tensor([size[1] / image_size[1], size[0] / image_size[0]])
         boxes = found.boxes * scale.repeat(2)
-        masks = paste_masks(found.masks, boxes, size, self.mask_threshold)
-        filled = masks.flatten(1).any(1)
-        return ScoredMasks(masks[filled], found.scores[filled], found.labels[filled])
+        crops, corners = paste_masks(found.masks, boxes, size, self.mask_threshold)
+        pasted = ScoredMasks(crops, corners, found.scores.cpu(), found.labels.cpu(), size)
+        return pasted.take([i for i, crop in enumerate(crops) if crop.numel()])
 
 
 @META_ARCH_REGISTRY.register()

@@ -3,7 +3,7 @@
 from .backbone import BackboneWeightsError, TimmBackbone
 from .criterion import SetCriterion, Target, dice_loss
 from .iaunet import IAUNetOutput, IAUNetwork
-from .inference import ScoredMasks, mask_nms, rescored_instances, rescored_masks
+from .inference import rescored_instances, rescored_masks
 from .mask2former import (
     Mask2FormerNetwork,
     Mask2FormerOutput,
@@ -19,6 +19,7 @@ from .points import grid_points, sample_points, subdivided, uncertain_points
 from .position import sine_position_encoding
 from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
 from .rcnn import RCNN, Detections, RCNNSettings, RegionTarget
+from .scored_masks import ScoredMasks, mask_nms
 
 __all__ = [
     "RCNN",

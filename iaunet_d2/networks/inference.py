@@ -1,4 +1,4 @@
-"""From class logits and mask embeddings to scored instances (IAUNet, section 3.2.3)."""
+"""From class logits and mask logits to scored instances (IAUNet, section 3.2.3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,25 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .query_decoder import QueryPrediction
+from .scored_masks import ScoredMasks, mask_nms, tight_crops
 
-# Masks are raised to full size this many pixels at a time: bounds memory for many queries on large
-# images.
+# Mask logits are computed, and on an accelerator masks are raised to full size, this many pixels at
+# a time: bounds memory for many queries on large images.
 CHUNK_PIXELS = 1 << 25
+CPU_CHUNK_PIXELS = 1 << 21
 
-
-@dataclass
-class ScoredMasks:
-    """Instances of one image, best first.
-
-    Attributes:
-        masks: (N, H, W) bool at the original size.
-        scores: (N,) class probability times mean foreground mask probability.
-        classes: (N,) int64.
-    """
-
-    masks: Tensor
-    scores: Tensor
-    classes: Tensor
+# A raised pixel above the threshold lies less than one low-resolution pixel from one that is above;
+# its neighbours in the second resizing need one more to be exact.
+MARGIN = 2
 
 
 def rescored_instances(
@@ -91,6 +82,10 @@ def rescored_masks(
         mask_threshold: a pixel is inside where its probability exceeds this.
         score_threshold: an instance stays where its score exceeds this.
         nms_threshold: same-class mask IoU above which the lower-scored goes; 0 turns it off.
+
+    Returns:
+        the instances; a score is the class probability times the mean probability of the mask's
+        pixels.
     """
     probability = class_logits.float().softmax(-1)[:, :-1]  # (Q, K)
     num_classes = probability.shape[1]
@@ -99,39 +94,140 @@ def rescored_masks(
     # The mask factor is at most 1: what is below the threshold now stays below.
     keep = scores > score_threshold
     scores, chosen = scores[keep], chosen[keep]
-    logits = logits_of(chosen // num_classes)
-    masks, maskness = _full_size(logits, padded_size, image_size, output_size, mask_threshold)
-    scores = scores * maskness
+    raising = _Raising(padded_size, image_size, output_size, mask_threshold)
+    crops, corners, maskness = raising.masks(chosen // num_classes, logits_of)
+    scores = scores.cpu() * maskness
+    found = ScoredMasks(crops, corners, scores, (chosen % num_classes).cpu(), output_size)
     order = scores.argsort(descending=True, stable=True)
-    order = order[scores[order] > score_threshold]
-    found = ScoredMasks(masks[order], scores[order], (chosen % num_classes)[order])
-    if nms_threshold > 0:
-        kept = mask_nms(found.masks, found.classes, nms_threshold)
-        found = ScoredMasks(found.masks[kept], found.scores[kept], found.classes[kept])
-    return found
+    found = found.take(order[scores[order] > score_threshold])
+    return found.take(mask_nms(found, nms_threshold)) if nms_threshold > 0 else found
 
 
-def _full_size(
-    logits: Tensor,
-    padded_size: tuple[int, int],
-    image_size: tuple[int, int],
-    output_size: tuple[int, int],
-    threshold: float,
-) -> tuple[Tensor, Tensor]:
-    """Masks (N, H, W) at the output size, and the mean probability of their foreground (N,)."""
-    masks = torch.empty(len(logits), *output_size, dtype=torch.bool, device=logits.device)
-    maskness = torch.empty(len(logits), device=logits.device)
-    largest = max(padded_size[0] * padded_size[1], output_size[0] * output_size[1])
-    step = max(1, CHUNK_PIXELS // largest)
-    for start in range(0, len(logits), step):
-        part = slice(start, start + step)
-        raised = _resize(logits[part].float(), padded_size).sigmoid()
-        probability = _resize(raised[:, : image_size[0], : image_size[1]], output_size)
-        inside = probability > threshold
-        masks[part] = inside
-        foreground = inside.float()
-        maskness[part] = (probability * foreground).sum((1, 2)) / (foreground.sum((1, 2)) + 1e-6)
-    return masks, maskness
+@dataclass(frozen=True)
+class _Raising:
+    """Raises mask logits to the network's input, and their probabilities to the original size.
+
+    On the CPU each mask is raised only where it can be above the threshold; an accelerator is
+    quicker with many whole masks at once. Either way gives the same masks.
+    """
+
+    padded_size: tuple[int, int]
+    image_size: tuple[int, int]
+    output_size: tuple[int, int]
+    threshold: float
+
+    def masks(
+        self, queries: Tensor, logits_of: Callable[[Tensor], Tensor]
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Crops and corners as in :class:`ScoredMasks`, and the mean foreground probability (N,).
+
+        A mask without a pixel has an empty crop and the mean 0.
+        """
+        crops: list[Tensor] = []
+        corners = [torch.zeros(0, 2, dtype=torch.int64)]
+        maskness: list[float] = []
+        on_cpu = queries.device.type == "cpu"
+        for part in queries.split(self._step(on_cpu)):
+            logits = logits_of(part).float()
+            found = self._regions(logits) if on_cpu else self._frames(logits)
+            tight, where = tight_crops([f[0] for f in found], [f[1:3] for f in found])
+            crops += tight
+            corners.append(where)
+            maskness += [f[3] for f in found]
+        return crops, torch.cat(corners), torch.tensor(maskness)
+
+    def _step(self, on_cpu: bool) -> int:
+        """Masks at a time; on the CPU only logits are made in parts, at 1/16 of the pixels."""
+        padded = self.padded_size[0] * self.padded_size[1]
+        if on_cpu:
+            return max(1, 16 * CPU_CHUNK_PIXELS // padded)
+        return max(1, CHUNK_PIXELS // max(padded, self.output_size[0] * self.output_size[1]))
+
+    def _frames(self, logits: Tensor) -> list[tuple[Tensor, int, int, float]]:
+        """Whole masks (n, h, w) at once: each one's pixels, 0, 0 and mean probability."""
+        raised = _resize(logits, self.padded_size).sigmoid()
+        raised = raised[:, : self.image_size[0], : self.image_size[1]]
+        probability = _resize(raised, self.output_size)
+        inside = probability > self.threshold
+        count = inside.sum((1, 2))
+        means = (torch.where(inside, probability, 0).sum((1, 2)) / (count + 1e-6)).tolist()
+        return [(mask, 0, 0, mean) for mask, mean in zip(inside.cpu(), means, strict=True)]
+
+    def _regions(self, logits: Tensor) -> list[tuple[Tensor, int, int, float]]:
+        """Masks (n, h, w) one by one: the pixels of a region, its corner and mean probability."""
+        height, width = logits.shape[-2:]
+        above = logits > torch.tensor(self.threshold, dtype=torch.float64).logit().item()
+        rows, columns = _extents(above.any(2), height), _extents(above.any(1), width)
+        return [
+            self._region(mask, row, column)
+            for mask, row, column in zip(logits, rows, columns, strict=True)
+        ]
+
+    def _region(
+        self, logits: Tensor, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> tuple[Tensor, int, int, float]:
+        """One mask (h, w), raised in these low-resolution rows and columns only."""
+        if rows[0] >= rows[1]:
+            return torch.zeros(0, 0, dtype=torch.bool), 0, 0, 0.0
+        rows, (top, bottom) = _first_resizing(rows, logits.shape[0], self.padded_size[0])
+        columns, (left, right) = _first_resizing(columns, logits.shape[1], self.padded_size[1])
+        part = logits[slice(*rows), slice(*columns)]
+        part = _resize(part[None], (bottom - top, right - left))[0].sigmoid()
+        part = part[: self.image_size[0] - top, : self.image_size[1] - left]
+        if part.numel() == 0:
+            return torch.zeros(0, 0, dtype=torch.bool), 0, 0, 0.0
+        if self.output_size != self.image_size:
+            (top, down), (left, across) = (
+                _second_resizing(start, length, size, out)
+                for start, length, size, out in zip(
+                    (top, left), part.shape, self.image_size, self.output_size, strict=True
+                )
+            )
+            part = down @ part @ across.T
+        inside = part > self.threshold
+        count = int(inside.count_nonzero())
+        mean = float(part.mul_(inside).sum()) / (count + 1e-6)
+        return inside, top, left, mean
+
+
+def _extents(occupied: Tensor, length: int) -> list[tuple[int, int]]:
+    """First and one past the last True of each row (n, length), with a margin; (0, 0) if none."""
+    first = occupied.int().argmax(1)
+    last = length - 1 - occupied.int().flip(1).argmax(1)
+    return [
+        (max(a - MARGIN, 0), min(b + 1 + MARGIN, length)) if some else (0, 0)
+        for some, a, b in zip(occupied.any(1).tolist(), first.tolist(), last.tolist(), strict=True)
+    ]
+
+
+def _first_resizing(
+    part: tuple[int, int], low: int, high: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A range of ``low`` cells and the ``high`` pixels they cover; all, if no whole ones."""
+    if high % low:
+        return (0, low), (0, high)
+    scale = high // low
+    return part, (part[0] * scale, part[1] * scale)
+
+
+def _second_resizing(start: int, length: int, size: int, out: int) -> tuple[int, Tensor]:
+    """Bilinear resizing of a line from ``size`` to ``out``, of its part ``start`` to ``+ length``.
+
+    Returns:
+        the first output that depends on this part alone, and the weights (n, length) of the n that
+        do.
+    """
+    source = ((torch.arange(out) + 0.5) * (size / out) - 0.5).clamp(min=0)
+    low = source.long().clamp(max=size - 1)
+    high = (low + 1).clamp(max=size - 1)
+    covered = ((low >= start) & (high < start + length)).nonzero()[:, 0]
+    weights = torch.zeros(len(covered), length)
+    if len(covered) == 0:
+        return 0, weights
+    share = (source - low)[covered, None]
+    weights.scatter_add_(1, low[covered, None] - start, 1 - share)
+    weights.scatter_add_(1, high[covered, None] - start, share)
+    return int(covered[0]), weights
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -139,26 +235,3 @@ def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[-2:] == size or len(maps) == 0:
         return maps.new_zeros(0, *size) if len(maps) == 0 else maps
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def mask_nms(masks: Tensor, classes: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression by mask IoU inside each class.
-
-    Args:
-        masks: (N, H, W) bool, best first.
-        classes: (N,).
-        threshold: a mask goes where its IoU with a better kept one exceeds this.
-
-    Returns:
-        indices of the kept masks, ascending.
-    """
-    flat = masks.flatten(1).float()
-    intersection = flat @ flat.T
-    area = flat.sum(1)
-    iou = intersection / (area[:, None] + area[None] - intersection).clamp(min=1)
-    clash = (iou > threshold) & (classes[:, None] == classes[None])
-    kept: list[int] = []
-    for i, row in enumerate(clash.cpu()):
-        if not row[kept].any():
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.int64, device=masks.device)
