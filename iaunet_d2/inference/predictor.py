@@ -11,6 +11,7 @@ from detectron2.structures import Instances
 from ..data import IAUNetDatasetMapper
 from ..data.readers import to_byte_range
 from ..engine.checkpointer import AtomicCheckpointer
+from ..meta_arch import SegmentationModel
 
 
 class Predictor:
@@ -37,6 +38,8 @@ class Predictor:
         cfg.merge_from_list(["MODEL.TIMM.PRETRAINED", False, "MODEL.TIMM.CHECKPOINT", ""])
         self.model = build_model(cfg).eval()
         AtomicCheckpointer(self.model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+        if isinstance(self.model, SegmentationModel):
+            self.model.fold()
         self.mapper = IAUNetDatasetMapper(cfg, is_train=False)
         self.percentiles = tuple(cfg.INPUT.PERCENTILES)
 

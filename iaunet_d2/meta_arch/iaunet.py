@@ -56,8 +56,9 @@ class IAUNet(SegmentationModel):
         score_threshold: float = 0.01,
         nms_threshold: float = 0.0,
     ) -> None:
-        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize)
-        self.network = network
+        super().__init__(
+            network=network, pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize
+        )
         self.criterion = criterion
         self.deep_supervision = deep_supervision
         self.aux_at_inference = aux_at_inference

@@ -47,8 +47,9 @@ class Mask2Former(SegmentationModel):
         score_threshold: float = 0.01,
         nms_threshold: float = 0.0,
     ) -> None:
-        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize)
-        self.network = network
+        super().__init__(
+            network=network, pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize
+        )
         self.inference_settings: dict[str, Any] = {
             "max_instances": max_instances,
             "mask_threshold": mask_threshold,

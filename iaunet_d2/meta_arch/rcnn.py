@@ -48,8 +48,9 @@ class MaskRCNN(SegmentationModel):
         normalize: str = "dataset",
         mask_threshold: float = 0.5,
     ) -> None:
-        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize)
-        self.network = network
+        super().__init__(
+            network=network, pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize
+        )
         self.mask_threshold = mask_threshold
 
     @classmethod

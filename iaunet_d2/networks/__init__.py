@@ -2,6 +2,7 @@
 
 from .backbone import BackboneWeightsError, TimmBackbone
 from .criterion import SetCriterion, Target, dice_loss
+from .fold import fold_batch_norms
 from .iaunet import IAUNetOutput, IAUNetwork
 from .inference import rescored_instances, rescored_masks
 from .mask2former import (
@@ -48,6 +49,7 @@ __all__ = [
     "TimmBackbone",
     "dice_cost",
     "dice_loss",
+    "fold_batch_norms",
     "grid_points",
     "hungarian",
     "mask_cost",

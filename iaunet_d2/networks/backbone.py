@@ -65,8 +65,8 @@ class TimmBackbone(nn.Module):
         """Images (B, C, H, W), H and W divisible by 32, to maps (B, C_i, H/s, W/s) per stride s."""
         maps = [norm(m) for norm, m in zip(self.norms, self.body(images), strict=True)]
         if self.channels_last:
-            # (B, H, W, C) -> (B, C, H, W)
-            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
+            # (B, H, W, C) -> (B, C, H, W), which leaves the values where they are.
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
         return maps
 
 

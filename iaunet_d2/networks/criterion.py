@@ -109,10 +109,13 @@ class SetCriterion(nn.Module):
         at_points = sample_points(features[None], points)[0]  # (C, P)
         masks_at_points = sample_points(target.masks[None].float(), points)[0]  # (N, P)
         # Sampling is linear: features at the points times embeddings are the masks at the points.
-        logits = embeddings @ at_points  # (L, Q, P)
-        return hungarian(
-            matching_costs(class_logits, logits, target.labels, masks_at_points, self.weights)
-        )
+        # A cache holds one output's, an accelerator all outputs'.
+        step = 1 if features.device.type == "cpu" else len(embeddings)
+        costs = [
+            matching_costs(logits, e @ at_points, target.labels, masks_at_points, self.weights)
+            for logits, e in zip(class_logits.split(step), embeddings.split(step), strict=True)
+        ]
+        return hungarian(torch.cat(costs))
 
     def _class_loss(
         self, class_logits: Tensor, matches: Sequence[Match], targets: Sequence[Target]
@@ -143,14 +146,14 @@ class SetCriterion(nn.Module):
             if match.queries.shape[1] == 0:
                 continue
             index = match.queries[..., None].expand(-1, -1, embeddings.shape[-1])
-            matched = embeddings[:, b].gather(1, index)  # (L, n, C)
-            logits = torch.einsum("lnc,chw->lnhw", matched, features[b])
+            matched = embeddings[:, b].gather(1, index).transpose(0, 1)  # (n, L, C)
+            logits = torch.einsum("nlc,chw->nlhw", matched, features[b])
             pairs = self._pairs_at_points if self.num_points else self._pairs_at_pixels
-            predicted, expected = pairs(logits, match, target)  # (L, n, P) each
+            predicted, expected = pairs(logits, match, target)  # (n, L, P) each
             bce = bce + F.binary_cross_entropy_with_logits(
                 predicted, expected, reduction="none"
-            ).mean(2).sum(1)
-            dice = dice + dice_loss(predicted, expected).sum(1)
+            ).mean(2).sum(0)
+            dice = dice + dice_loss(predicted, expected).sum(0)
         count = mean_over_processes(sum(len(t.labels) for t in targets), features.device).clamp(
             min=1
         )
@@ -159,24 +162,21 @@ class SetCriterion(nn.Module):
     def _pairs_at_points(
         self, logits: Tensor, match: Match, target: Target
     ) -> tuple[Tensor, Tensor]:
-        """Matched logits (L, n, H, W) and their masks at uncertain points: (L, n, P) each."""
-        outputs, n = logits.shape[:2]
-        flat = logits.flatten(0, 1)  # (L n, H, W)
+        """Matched logits (n, L, H, W) and their masks at uncertain points: (n, L, P) each."""
         points = uncertain_points(
-            flat, self.num_points, self.oversample_ratio, self.importance_sample_ratio
+            logits.detach(), self.num_points, self.oversample_ratio, self.importance_sample_ratio
         )
-        predicted = sample_points(flat[:, None], points)[:, 0].view(outputs, n, -1)
-        points = points.view(outputs, n, self.num_points, 2)
+        predicted = sample_points(logits.flatten(0, 1)[:, None], points.flatten(0, 1))[:, 0]
         with torch.no_grad():
             expected = _masks_at_points(target.masks, match.targets, points)
-        return predicted, expected
+        return predicted.view_as(expected), expected
 
     @staticmethod
     def _pairs_at_pixels(logits: Tensor, match: Match, target: Target) -> tuple[Tensor, Tensor]:
-        """Matched logits, raised to the padded input's size, and their masks: (L, n, H W) each."""
+        """Matched logits, raised to the padded input's size, and their masks: (n, L, H W) each."""
         size = target.masks.shape[-2:]
         raised = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return raised.flatten(2), target.masks[match.targets].flatten(2).float()
+        return raised.flatten(2), target.masks[match.targets.T].flatten(2).float()
 
     def _named(self, ce: Tensor, bce: Tensor, dice: Tensor) -> dict[str, Tensor]:
         losses = {
@@ -200,19 +200,18 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _masks_at_points(masks: Tensor, index: Tensor, points: Tensor) -> Tensor:
-    """Masks (N, H, W) chosen by ``index`` (L, n) at their own points (L, n, P, 2): (L, n, P)."""
-    outputs, n, num_points, _ = points.shape
+    """Masks (N, H, W) chosen by ``index`` (L, n) at their own points (n, L, P, 2): (n, L, P)."""
+    n, outputs = points.shape[:2]
     if n == len(masks):
         # Every output matches every instance, in order: sample each mask once, at all outputs'
         # points.
-        joined = points.transpose(0, 1).reshape(n, outputs * num_points, 2)
-        sampled = sample_points(masks[:, None].float(), joined)[:, 0]
-        return sampled.view(n, outputs, num_points).transpose(0, 1)
+        sampled = sample_points(masks[:, None].float(), points.flatten(1, 2))[:, 0]
+        return sampled.unflatten(1, (outputs, -1))
     chosen = [
-        sample_points(masks[i][:, None].float(), p)[:, 0]
-        for i, p in zip(index, points, strict=True)
+        sample_points(masks[i][:, None].float(), points[:, output])[:, 0]
+        for output, i in enumerate(index)
     ]
-    return torch.stack(chosen)
+    return torch.stack(chosen, dim=1)
 
 
 def mean_over_processes(count: int, device: torch.device) -> Tensor:

@@ -76,8 +76,10 @@ class DecoderLevel(nn.Module):
             else:
                 entering = [raised[:, : -coarser.shape[1]], features + skip]
         block_input = torch.cat(entering, dim=1)
-        shortcut = features if self.shortcut is None else self.shortcut(block_input)
-        return self.se(self.block(block_input) + shortcut)
+        inner = self.block(block_input)
+        if self.shortcut is None:
+            return self.se(inner + features)
+        return self.se(self.shortcut(block_input).add_(inner))
 
 
 class MaskBranch(nn.Module):
@@ -90,7 +92,7 @@ class MaskBranch(nn.Module):
 
     def forward(self, main: Tensor, coarser: Tensor | None = None) -> Tensor:
         """Main features (B, C, H, W) and the coarser level's mask features to (B, C, H, W)."""
-        return self.block(main if coarser is None else main + upsample(coarser, like=main))
+        return self.block(main if coarser is None else upsample(coarser, like=main).add_(main))
 
 
 class MaskHead(nn.Module):
@@ -111,7 +113,8 @@ class MaskHead(nn.Module):
         raised = F.interpolate(
             mask_features, size=finest.shape[-2:], mode="bilinear", align_corners=False
         )
-        return self.output(self.lateral(finest) + raised)
+        # In place here and below: a fresh map of this size costs more than the addition.
+        return self.output(raised.add_(self.lateral(finest)))
 
 
 class PixelDecoder(nn.Module):

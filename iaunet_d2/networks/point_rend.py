@@ -68,8 +68,11 @@ class PointMaskBranch(MaskBranch):
         coarse = self.coarse(self._grid_features(finest, boxes, padded))
         of_class = coarse[torch.arange(len(coarse), device=coarse.device), labels]
         points = uncertain_points(
-            of_class.detach(), own.train_points, own.oversample_ratio, own.importance_sample_ratio
-        )
+            of_class.detach()[:, None],
+            own.train_points,
+            own.oversample_ratio,
+            own.importance_sample_ratio,
+        )[:, 0]
         fine = self._at_points(finest, boxes, points, padded, coarse, labels)
         places = points_in_boxes(boxes, points, padded)
         truth = [

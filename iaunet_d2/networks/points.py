@@ -17,7 +17,7 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (N, C, P).
     """
-    grid = (2 * points - 1).unsqueeze(2)  # (N, P, 1, 2)
+    grid = points.mul(2).sub_(1).unsqueeze(2)  # (N, P, 1, 2)
     return F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", align_corners=False).squeeze(3)
 
 
@@ -28,22 +28,24 @@ def uncertain_points(
     """Random points, most of them where a mask is least certain.
 
     Of ``oversample_ratio * num_points`` uniform candidates, the ``importance_sample_ratio`` share
-    of ``num_points`` with logits nearest to 0 is kept; the rest is uniform again.
+    of ``num_points`` with logits nearest to 0 is kept; the rest is uniform again. Maps of a group
+    choose from the same candidates: drawing random numbers would take longer than choosing.
 
     Args:
-        logits: (N, H, W), one map per mask.
+        logits: (N, G, H, W), G maps in each of N groups.
 
     Returns:
-        (N, num_points, 2), x and y in [0, 1].
+        (N, G, num_points, 2), x and y in [0, 1].
     """
-    count, device = logits.shape[0], logits.device
+    groups, maps, device = logits.shape[0], logits.shape[1], logits.device
     num_uncertain = int(importance_sample_ratio * num_points)
-    candidates = torch.rand(count, int(num_points * oversample_ratio), 2, device=device)
-    distance = sample_points(logits[:, None], candidates)[:, 0].abs()  # (N, candidates)
-    nearest = distance.topk(num_uncertain, dim=1, largest=False).indices
-    chosen = candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
-    uniform = torch.rand(count, num_points - num_uncertain, 2, device=device)
-    return torch.cat([chosen, uniform], dim=1)
+    candidates = torch.rand(groups, int(num_points * oversample_ratio), 2, device=device)
+    distance = sample_points(logits, candidates).abs_()  # (N, G, candidates)
+    nearest = distance.topk(num_uncertain, dim=2, largest=False, sorted=False).indices
+    pairs = candidates[:, None].expand(-1, maps, -1, -1)
+    chosen = pairs.gather(2, nearest[..., None].expand(-1, -1, -1, 2))
+    uniform = torch.rand(groups, maps, num_points - num_uncertain, 2, device=device)
+    return torch.cat([chosen, uniform], dim=2)
 
 
 def grid_points(height: int, width: int, device: torch.device | None = None) -> Tensor:

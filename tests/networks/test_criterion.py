@@ -124,7 +124,7 @@ def test_point_losses_equal_the_definitions_at_the_same_points(queries):
         prediction.class_logits, prediction.mask_embeddings, features[0], target
     )
     logits = mask_logits(prediction.mask_embeddings, features)[0][match.queries[0]]
-    points = uncertain_points(logits, 40, 3.0, 0.75).numpy()
+    points = uncertain_points(logits[:, None], 40, 3.0, 0.75)[:, 0].numpy()
     bce = dice = 0.0
     for logit, truth, point in zip(logits.numpy(), match.targets[0], points, strict=True):
         x = at_points(logit.astype(np.float64), point)

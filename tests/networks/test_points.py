@@ -27,11 +27,12 @@ def test_a_grid_of_points_equals_interpolate():
 
 
 def test_most_points_lie_where_the_mask_is_uncertain():
-    logits = torch.linspace(-10, 10, 64).expand(2, 64, 64)  # uncertain in the middle columns
+    columns = torch.linspace(-10, 10, 64).expand(2, 64, 64)  # uncertain in the middle columns
+    logits = torch.stack([columns, columns.transpose(1, 2)], dim=1)  # and in the middle rows
     points = uncertain_points(logits, 400, 3.0, 0.75)
-    assert points.shape == (2, 400, 2) and points.min() >= 0 and points.max() <= 1
-    distance = (points[..., 0] - 0.5).abs()
+    assert points.shape == (2, 2, 400, 2) and points.min() >= 0 and points.max() <= 1
+    distance = torch.stack([points[:, 0, :, 0], points[:, 1, :, 1]], dim=1).sub(0.5).abs()
     # 300 of 1,200 uniform candidates nearest to the middle lie within about 1/8 of it; the other
     # 100 are uniform.
-    assert distance[:, :300].max() < 0.2
-    assert distance[:, 300:].max() > 0.3
+    assert distance[:, :, :300].max() < 0.2
+    assert distance[:, :, 300:].max() > 0.3
