@@ -1,7 +1,9 @@
 """The predictions of a run over a data set, masks as run lengths, kept once for all evaluators."""
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,11 @@ import numpy as np
 import torch
 from detectron2.utils import comm
 from pycocotools import mask as mask_util
+
+from ..data.rasterise import Patch, encode_patch
+
+MOST_WAITING = 4
+"""Images whose masks, as full frames, may wait to be encoded."""
 
 
 @dataclass(frozen=True)
@@ -90,40 +97,53 @@ def image_predictions(instances: Any) -> ImagePredictions:
 
 
 def _encode(mask: Any) -> bytes:
+    """Run lengths of a mask; only the rectangle around its pixels is looked at closely."""
     pixels = mask.cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
-    return mask_util.encode(np.asfortranarray(pixels, dtype=np.uint8))["counts"]
+    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+    if not len(rows):
+        return mask_util.encode(np.asfortranarray(pixels, dtype=np.uint8))["counts"]
+    top, left = int(rows[0]), int(columns[0])
+    patch = Patch(top, left, pixels[top : rows[-1] + 1, left : columns[-1] + 1])
+    return encode_patch(patch, pixels.shape)["counts"].encode("ascii")
 
 
 class PredictionStore:
     """Collects predictions; several evaluators of a data set share one.
 
     Every evaluator hands every output to the store; what it has already, it does not encode again.
+    Masks are encoded in a thread of their own, while the model looks at the next images.
     """
 
     def __init__(self) -> None:
-        self._own: dict[int, ImagePredictions] = {}
-        self._gathered: dict[int, ImagePredictions] | None = None
+        self._encoder = ThreadPoolExecutor(1, "encoder")
+        self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self._own = {}
-        self._gathered = None
+        self._own: dict[int, Future[ImagePredictions]] = {}
+        self._waiting: deque[Future[ImagePredictions]] = deque()
+        self._gathered: dict[int, ImagePredictions] | None = None
 
     def add(self, inputs: Iterable[dict[str, Any]], outputs: Iterable[dict[str, Any]]) -> None:
         """Keep the "instances" of ``outputs`` under the "image_id" of ``inputs``."""
         for sample, output in zip(inputs, outputs, strict=True):
             if "instances" in output and sample["image_id"] not in self._own:
-                self._own[sample["image_id"]] = image_predictions(output["instances"])
+                found = self._encoder.submit(image_predictions, output["instances"])
+                self._own[sample["image_id"]] = found
+                self._waiting.append(found)
+                if len(self._waiting) > MOST_WAITING:
+                    self._waiting.popleft().result()
 
     def gathered(self) -> Predictions | None:
         """The predictions of all processes, in the main one; None in the others.
 
         Every process must call it equally often.
         """
-        if comm.get_world_size() == 1:
-            return self._own
         if self._gathered is None:
+            own = {image_id: found.result() for image_id, found in self._own.items()}
+            if comm.get_world_size() == 1:
+                return own
             comm.synchronize()
-            parts = comm.gather(self._own, dst=0)
+            parts = comm.gather(own, dst=0)
             self._gathered = dict(itertools.chain(*(part.items() for part in parts)))
         return self._gathered if comm.is_main_process() else None

@@ -82,7 +82,7 @@ def test_those_of_all_processes_meet_in_the_main_one(monkeypatch: pytest.MonkeyP
 
     def gather(data: Any, dst: int = 0) -> list[Any]:
         gathers.append(data)
-        return [data, other._own]
+        return [data, {k: found.result() for k, found in other._own.items()}]
 
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(comm, "synchronize", lambda: None)
