@@ -11,6 +11,18 @@ from detectron2.config import get_cfg
 OWN_MODELS = ("IAUNet", "MaskRCNN", "PointRend", "Mask2Former")
 
 
+def query_node(cfg: CN) -> CN | None:
+    """The keys under ``MODEL`` named like the meta-architecture, if that model has queries."""
+    node = cfg.MODEL.get(cfg.MODEL.META_ARCHITECTURE.upper())
+    return node if isinstance(node, CN) and "NUM_QUERIES" in node else None
+
+
+def queries_of(cfg: CN) -> int:
+    """Number of a config's queries; 0 for a model without."""
+    node = query_node(cfg)
+    return 0 if node is None else int(node.NUM_QUERIES)
+
+
 def add_iaunet_config(cfg: CN) -> None:
     """Add every key of iaunet_d2 to ``cfg``, and this project's defaults of Detectron2's keys."""
     _add_model(cfg)

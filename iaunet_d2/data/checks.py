@@ -94,9 +94,12 @@ def check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
 
 
 def warn_if_crowded(
-    dataset_dicts: Sequence[dict[str, Any]], num_queries: int, dataset_name: str
+    dataset_dicts: Sequence[dict[str, Any]],
+    num_queries: int,
+    dataset_name: str,
+    key: str = "MODEL.IAUNET.NUM_QUERIES",
 ) -> None:
-    """Tell if images have more instances than the model has queries.
+    """Tell if images have more instances than the model has queries, set by the config's ``key``.
 
     The surplus of one image can never be found."""
     counts = [(len(d.get("annotations", ())), d["file_name"]) for d in dataset_dicts]
@@ -104,15 +107,17 @@ def warn_if_crowded(
     if over:
         most, file_name = max(over)
         logger.warning(
-            "%s: %d of %d images have more instances than MODEL.IAUNET.NUM_QUERIES %d (the most: "
-            "%d in %s). What exceeds it within one crop cannot be learnt or found: raise "
-            "MODEL.IAUNET.NUM_QUERIES and TEST.DETECTIONS_PER_IMAGE, or use smaller crops.",
+            "%s: %d of %d images have more instances than %s %d (the most: %d in %s). What exceeds "
+            "it within one crop cannot be learnt or found: raise %s and TEST.DETECTIONS_PER_IMAGE, "
+            "or use smaller crops.",
             dataset_name,
             len(over),
             len(counts),
+            key,
             num_queries,
             most,
             file_name,
+            key,
         )
 
 

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from ..config import queries_of
 from .checks import check_files, warn_if_crowded, warn_of_crowd_regions
 from .classes import check_classes, check_same_training_classes
 from .datasets import ensure_registered, is_registered_here
@@ -112,8 +113,9 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
         )
         kept = {r["file_name"] for r in good}
         _CHECKED[key] = frozenset(r["file_name"] for r in records) - kept
-        if cfg.MODEL.META_ARCHITECTURE.startswith("IAUNet"):
-            warn_if_crowded(good, cfg.MODEL.IAUNET.NUM_QUERIES, name)
+        if queries := queries_of(cfg):
+            key_name = f"MODEL.{cfg.MODEL.META_ARCHITECTURE.upper()}.NUM_QUERIES"
+            warn_if_crowded(good, queries, name, key_name)
     return [r for r in records if r["file_name"] not in _CHECKED[key]]
 
 

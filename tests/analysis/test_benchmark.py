@@ -16,7 +16,7 @@ from torch import nn
 from iaunet_d2.analysis.benchmark import Axes, Point, plan
 from iaunet_d2.analysis.benchmark.fit import growth
 from iaunet_d2.analysis.benchmark.plot import plot
-from iaunet_d2.analysis.benchmark.points import queries_of, with_queries
+from iaunet_d2.analysis.benchmark.points import with_queries
 from iaunet_d2.analysis.benchmark.report import fits, growth_lines, table
 from iaunet_d2.analysis.benchmark.results import Result, ResultsFile
 from iaunet_d2.analysis.benchmark.work import Workshop, discs, random_batch
@@ -29,6 +29,7 @@ from iaunet_d2.analysis.models import (
     measured_config,
 )
 from iaunet_d2.cli import main
+from iaunet_d2.config import queries_of
 
 BASE = Point("m", "inference", "cpu", "fp32", False, 1, 64, 8, 0)
 

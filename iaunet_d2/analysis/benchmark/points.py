@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 
+from ...config import queries_of, query_node
+
 MODES = ("inference", "training", "backbone")
 NUMERIC = ("batch", "size", "queries", "instances")
 CATEGORIES = ("device", "precision", "compiled")
@@ -142,23 +144,11 @@ def _check(axes: Axes) -> None:
             raise ValueError(f"--{name} {low[0]}: at least {least} is needed")
 
 
-def queries_of(cfg: CfgNode) -> int:
-    """Number of a config's queries; 0 for a model without."""
-    node = _query_node(cfg)
-    return 0 if node is None else int(node.NUM_QUERIES)
-
-
 def with_queries(cfg: CfgNode, queries: int) -> CfgNode:
     """A copy of a config with another number of queries; 0 leaves it."""
     cfg = cfg.clone()
     cfg.defrost()
-    node = _query_node(cfg)
+    node = query_node(cfg)
     if queries and node is not None:
         node.NUM_QUERIES = queries
     return cfg
-
-
-def _query_node(cfg: CfgNode) -> CfgNode | None:
-    """The keys under ``MODEL`` that are named like the meta-architecture, if it has queries."""
-    node = cfg.MODEL.get(cfg.MODEL.META_ARCHITECTURE.upper())
-    return node if isinstance(node, CfgNode) and "NUM_QUERIES" in node else None
