@@ -81,6 +81,9 @@ def _add_network(cfg: CN) -> None:
     cfg.MODEL.IAUNET.DROPOUT = 0.0
     # Cross-attention of a query only inside its own predicted mask (Mask2Former); not in the paper.
     cfg.MODEL.IAUNET.MASKED_ATTENTION = False
+    # "learned": queries start the same for every image (as published); "grid": each starts with the
+    # image's features at a place of its own, too.
+    cfg.MODEL.IAUNET.QUERY_INIT = "learned"
     # Separate mask features X_m beside the main features X (Table 4).
     cfg.MODEL.IAUNET.MASK_BRANCH = True
     # Squeeze-and-excitation on the main features (Table 4), and its channel reduction.

@@ -167,6 +167,7 @@ def build_network(cfg: Any) -> IAUNetwork:
         own.FFN_DIM,
         own.DROPOUT,
         own.MASKED_ATTENTION,
+        own.QUERY_INIT,
     )
     return IAUNetwork(backbone, pixel_decoder, query_decoder)
 

@@ -29,16 +29,31 @@ def sine_position_encoding(
         raise ValueError(
             f"MODEL.IAUNET.HIDDEN_DIM is {dim}; the position encoding needs a multiple of 4"
         )
-    half = dim // 2
-    exponent = 2 * torch.div(torch.arange(half, device=device), 2, rounding_mode="floor") / half
-    period = temperature**exponent
-    y = _angles(height, period).unsqueeze(1).expand(height, width, half)
-    x = _angles(width, period).unsqueeze(0).expand(height, width, half)
+    # Rows and columns are numbered from 1.
+    y = _encoded((torch.arange(height, device=device) + 1) / (height + 1e-6), dim, temperature)
+    x = _encoded((torch.arange(width, device=device) + 1) / (width + 1e-6), dim, temperature)
+    y = y.unsqueeze(1).expand(height, width, dim // 2)
+    x = x.unsqueeze(0).expand(height, width, dim // 2)
     return torch.cat([y, x], dim=-1).reshape(height * width, dim)
 
 
-def _angles(length: int, period: Tensor) -> Tensor:
-    """Positions 1..length, normalised by the last, at every period: (length, half)."""
-    index = torch.arange(1, length + 1, device=period.device, dtype=torch.float32)
-    angle = (index / (length + 1e-6) * 2 * math.pi)[:, None] / period
+def sine_encoding_of_points(points: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+    """The encoding of :func:`sine_position_encoding` at any points.
+
+    Args:
+        points: (N, 2), x and y in [0, 1] over the map.
+        dim: channels, divisible by 4.
+
+    Returns:
+        (N, dim).
+    """
+    x, y = points.unbind(1)
+    return torch.cat([_encoded(y, dim, temperature), _encoded(x, dim, temperature)], dim=-1)
+
+
+def _encoded(places: Tensor, dim: int, temperature: float) -> Tensor:
+    """Places (n,) in (0, 1] as sines and cosines of every period in turn: (n, dim / 2)."""
+    half = dim // 2
+    exponent = 2 * torch.div(torch.arange(half, device=places.device), 2, rounding_mode="floor")
+    angle = (places.float() * 2 * math.pi)[:, None] / temperature ** (exponent / half)
     return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import init_normal
-from .position import sine_position_encoding
+from .points import sample_points
+from .position import sine_encoding_of_points, sine_position_encoding
 
 
 @dataclass
@@ -143,10 +144,14 @@ class QueryDecoder(nn.Module):
         num_heads, ffn_dim, dropout: of each block.
         masked_attention: let a query attend only inside its own predicted mask (Mask2Former,
             section 3.2.1).
+        query_init: ``learned`` vectors alone (as published), or ``grid``: each query begins with
+            the finest level's features at a place of its own besides, and its position says where.
 
     Raises:
-        ValueError: unknown ``order``.
+        ValueError: unknown ``order`` or ``query_init``.
     """
+
+    anchors: Tensor
 
     def __init__(
         self,
@@ -160,8 +165,15 @@ class QueryDecoder(nn.Module):
         ffn_dim: int = 1024,
         dropout: float = 0.0,
         masked_attention: bool = False,
+        query_init: str = "learned",
     ) -> None:
         super().__init__()
+        if query_init not in ("learned", "grid"):
+            raise ValueError(
+                f"MODEL.IAUNET.QUERY_INIT is {query_init!r}; it is 'learned' or 'grid'"
+            )
+        self.query_init = query_init
+        self.register_buffer("anchors", spread_points(num_queries), persistent=False)
         self.level_of_block = _block_levels(levels, blocks_per_level, order)
         self.masked_attention = masked_attention
         self.query_features = nn.Embedding(num_queries, dim)
@@ -194,8 +206,7 @@ class QueryDecoder(nn.Module):
             one prediction per block in order, or the last alone.
         """
         memories = [_Memory.of(features, padding) for features in levels]
-        queries = self.query_features.weight.expand(mask_features.shape[0], -1, -1)
-        position = self.query_positions.weight
+        queries, position = self._first_queries(levels[-1])
         predictions = []
         for i, (block, level) in enumerate(zip(self.blocks, self.level_of_block, strict=True)):
             memory = memories[level]
@@ -206,6 +217,17 @@ class QueryDecoder(nn.Module):
             if every_block or i == len(self.blocks) - 1:
                 predictions.append(self.predict(queries))
         return predictions
+
+    def _first_queries(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (B, Q, C) before the first block, from features (B, C, h, w), and positions."""
+        batch, dim = features.shape[:2]
+        queries = self.query_features.weight.expand(batch, -1, -1)
+        position = self.query_positions.weight
+        if self.query_init == "grid":
+            there = sample_points(features, self.anchors.expand(batch, -1, -1))  # (B, C, Q)
+            queries = queries + there.transpose(1, 2)
+            position = position + sine_encoding_of_points(self.anchors, dim).to(position.dtype)
+        return queries, position
 
     def predict(self, queries: Tensor) -> QueryPrediction:
         """Queries (B, Q, C) to class logits and mask embeddings."""
@@ -251,6 +273,17 @@ class _Memory:
             rows, columns = padding.shape[1] // height, padding.shape[2] // width
             allowed = ~padding[:, ::rows, ::columns].reshape(batch, 1, 1, height * width)
         return _Memory(features.flatten(2).transpose(1, 2), position, allowed, (height, width))
+
+
+def spread_points(count: int) -> Tensor:
+    """Places that fill a square evenly, whatever their number: (count, 2), x and y in [0, 1].
+
+    The additive recurrence with the plastic number (Roberts, "The unreasonable effectiveness of
+    quasirandom sequences", 2018).
+    """
+    plastic = 1.324717957244746
+    step = torch.tensor([1 / plastic, 1 / plastic**2], dtype=torch.float64)
+    return ((0.5 + torch.arange(1, count + 1)[:, None] * step) % 1).float()
 
 
 def _block_levels(levels: int, blocks_per_level: int, order: str) -> list[int]:

@@ -8,7 +8,8 @@ from torch import nn
 
 from iaunet_d2.networks import PixelDecoder, QueryDecoder, sine_position_encoding
 from iaunet_d2.networks.layers import coordinate_channels
-from iaunet_d2.networks.query_decoder import Attention
+from iaunet_d2.networks.position import sine_encoding_of_points
+from iaunet_d2.networks.query_decoder import Attention, spread_points
 
 
 def maps(height=64, width=96, channels=(4, 6, 8, 10), batch=2):
@@ -136,3 +137,40 @@ def test_masked_attention_looks_only_inside_the_own_mask():
         single([level + 50 * inside], features)[-1].mask_embeddings,
         single([level], features)[-1].mask_embeddings,
     )
+
+
+def test_points_are_encoded_as_the_pixels_of_a_map():
+    height, width, dim = 5, 7, 16
+    rows, columns = torch.meshgrid(torch.arange(5), torch.arange(7), indexing="ij")
+    points = torch.stack([(columns + 1) / (7 + 1e-6), (rows + 1) / (5 + 1e-6)], -1).view(-1, 2)
+    encoded = sine_encoding_of_points(points, dim)
+    torch.testing.assert_close(encoded, sine_position_encoding(height, width, dim))
+
+
+@pytest.mark.parametrize("count", [1, 30, 100])
+def test_first_places_of_queries_fill_the_image_evenly(count):
+    points = spread_points(count)
+    assert points.shape == (count, 2) and points.min() >= 0 and points.max() < 1
+    distances = torch.cdist(points, points) + 9 * torch.eye(count)
+    # A square lattice has the distance 1 / sqrt(n) between neighbours.
+    assert count == 1 or distances.min() > 0.5 / count**0.5
+    pixels = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.cdist(pixels, points).min(1).values.max() < 1.3 / count**0.5
+
+
+def test_queries_on_a_grid_begin_with_the_features_at_their_places():
+    decoder = QueryDecoder(16, 6, 1, query_init="grid", ffn_dim=32, num_heads=2)
+    ramp = torch.arange(12.0).expand(2, 16, 12, 12).clone()  # the column's number everywhere
+    ramp[1] *= 3
+    queries, position = decoder._first_queries(ramp)
+    own = queries - decoder.query_features.weight
+    inner = decoder.anchors[:, 0].sub(0.5).abs() < 0.4  # further out, zeros outside are mixed in
+    expected = decoder.anchors[:, 0] * 12 - 0.5
+    assert inner.sum() >= 3
+    torch.testing.assert_close(own[0, inner, 0], expected[inner], atol=1e-4, rtol=0)
+    torch.testing.assert_close(own[1, inner, 5], 3 * expected[inner], atol=1e-4, rtol=0)
+    assert position.shape == (6, 16)
+    learned = QueryDecoder(16, 6, 1, ffn_dim=32, num_heads=2)
+    assert set(learned.state_dict()) == set(decoder.state_dict())
+    with pytest.raises(ValueError, match="QUERY_INIT"):
+        QueryDecoder(16, 6, 1, query_init="random")
