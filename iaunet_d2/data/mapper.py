@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from .augmentation import (
     ManyChannelInput,
@@ -20,7 +20,7 @@ from .augmentation import (
 from .checks import check_size
 from .coco_json import CROWD_CHOICES
 from .errors import BadFileError
-from .rasterise import masks_in_frame
+from .rasterise import pasted, patches_in_frame
 from .readers import read_image
 
 
@@ -190,7 +190,7 @@ class IAUNetDatasetMapper:
             if self.crowd == "instance" or not a.get("iscrowd", 0)
         ]
         try:
-            masks, kept = masks_in_frame(
+            patches = patches_in_frame(
                 [a["segmentation"] for a in annotations],
                 transforms,
                 source_size,
@@ -203,10 +203,11 @@ class IAUNetDatasetMapper:
                 "annotation file."
             ) from error
         instances = Instances(frame_size)
-        gt_masks = BitMasks(torch.from_numpy(masks))
-        instances.gt_masks = gt_masks
-        instances.gt_boxes = gt_masks.get_bounding_boxes()
+        instances.gt_masks = BitMasks(torch.from_numpy(pasted(patches.values(), frame_size)))
+        # From the patches: to look for them in the masks takes as long as everything else.
+        boxes = np.array([patch.box() for patch in patches.values()], dtype=np.float32)
+        instances.gt_boxes = Boxes(torch.from_numpy(boxes.reshape(-1, 4)))
         instances.gt_classes = torch.tensor(
-            [annotations[k]["category_id"] for k in kept], dtype=torch.int64
+            [annotations[k]["category_id"] for k in patches], dtype=torch.int64
         )
         return instances

@@ -5,7 +5,7 @@ by the image's transforms as points, all at once; a box test finds those that me
 only they become pixels, each in its own window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,16 @@ class Patch:
         height, width = self.pixels.shape
         frame[self.top : self.top + height, self.left : self.left + width] |= self.pixels
 
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the pixels that are set, at least one."""
+        columns, rows = (np.flatnonzero(self.pixels.any(axis)) for axis in (0, 1))
+        return (
+            self.left + int(columns[0]),
+            self.top + int(rows[0]),
+            self.left + int(columns[-1]) + 1,
+            self.top + int(rows[-1]) + 1,
+        )
+
 
 def masks_in_frame(
     segmentations: Sequence[Any],
@@ -46,16 +56,39 @@ def masks_in_frame(
 ) -> tuple[np.ndarray, list[int]]:
     """Masks of the instances that meet a transformed frame; the others are never rasterised.
 
+    Args and errors as of :func:`patches_in_frame`.
+
+    Returns:
+        Boolean masks (N, H, W), one per instance kept, overlaps in each of them; and the indices of
+        those kept.
+    """
+    patches = patches_in_frame(segmentations, transforms, source_size, frame_size, min_area)
+    return pasted(patches.values(), frame_size), list(patches)
+
+
+def pasted(patches: Collection[Patch], frame_size: tuple[int, int]) -> np.ndarray:
+    """Patches as boolean masks (N, H, W)."""
+    masks = np.zeros((len(patches), *frame_size), dtype=bool)
+    for mask, patch in zip(masks, patches, strict=True):
+        patch.paste(mask)
+    return masks
+
+
+def patches_in_frame(
+    segmentations: Sequence[Any],
+    transforms: Any,
+    source_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    min_area: int = 1,
+) -> dict[int, Patch]:
+    """Patches of the instances that meet a transformed frame, by their index, in its order.
+
     Args:
         segmentations: one per instance, polygons or run lengths, in pixels of the source image.
         transforms: Detectron2 ``TransformList`` from the source image to the frame.
         source_size: (height, width) before the transforms.
         frame_size: (height, width) after the transforms.
         min_area: instances with fewer pixels inside the frame are left out.
-
-    Returns:
-        Boolean masks (N, H, W), one per instance kept, overlaps in each of them; and the indices of
-        those kept.
 
     Raises:
         ValueError: run lengths that do not fit the source image.
@@ -66,11 +99,8 @@ def masks_in_frame(
     runs = [k for k, s in enumerate(segmentations) if is_rle(s)]
     patches.update(_run_patches(segmentations, runs, transforms, source_size, frame_size))
 
-    kept = sorted(k for k, p in patches.items() if p.pixels.sum() >= max(min_area, 1))
-    masks = np.zeros((len(kept), *frame_size), dtype=bool)
-    for mask, k in zip(masks, kept, strict=True):
-        patches[k].paste(mask)
-    return masks, kept
+    least = max(min_area, 1)
+    return {k: patches[k] for k in sorted(patches) if np.count_nonzero(patches[k].pixels) >= least}
 
 
 def rasterise(polygons: Sequence[np.ndarray], frame_size: tuple[int, int]) -> Patch | None:
