@@ -84,6 +84,8 @@ def _add_network(cfg: CN) -> None:
     # "learned": queries start the same for every image (as published); "grid": each starts with the
     # image's features at a place of its own, too.
     cfg.MODEL.IAUNET.QUERY_INIT = "learned"
+    # Masks fall off with the distance from a place that the query predicts; not in the paper.
+    cfg.MODEL.IAUNET.MASK_WINDOW = False
     # Separate mask features X_m beside the main features X (Table 4).
     cfg.MODEL.IAUNET.MASK_BRANCH = True
     # Squeeze-and-excitation on the main features (Table 4), and its channel reduction.

@@ -168,6 +168,7 @@ def build_network(cfg: Any) -> IAUNetwork:
         own.DROPOUT,
         own.MASKED_ATTENTION,
         own.QUERY_INIT,
+        own.MASK_WINDOW,
     )
     return IAUNetwork(backbone, pixel_decoder, query_decoder)
 

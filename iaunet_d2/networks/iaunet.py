@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from .anchors import with_coordinates
 from .backbone import TimmBackbone
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
@@ -48,6 +49,8 @@ class IAUNetwork(nn.Module):
             every_block: predict after every query block; by default in training only.
         """
         levels, mask_features = self.pixel_decoder(self.backbone(images))
+        if self.query_decoder.window_head is not None:
+            mask_features = with_coordinates(mask_features)
         every_block = self.training if every_block is None else every_block
         predictions = self.query_decoder(levels, mask_features, padding, every_block)
         return IAUNetOutput(predictions, mask_features)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .anchors import spread_points, window_coefficients
 from .layers import init_normal
 from .points import sample_points
 from .position import sine_encoding_of_points, sine_position_encoding
@@ -147,6 +148,11 @@ class QueryDecoder(nn.Module):
         query_init: ``learned`` vectors alone (as published), or ``grid``: each query begins with
             the finest level's features at a place of its own besides, and its position says where.
 
+        mask_window: add a window to every mask's logits: a paraboloid around a place that the query
+            predicts, so that a mask is local from the first step on. It begins at the query's
+            anchor. Mask features then need :func:`~.anchors.with_coordinates`. (SMCA, Gao et al., ICCV 2021,
+            does so to attention; not in the paper.)
+
     Raises:
         ValueError: unknown ``order`` or ``query_init``.
     """
@@ -166,6 +172,7 @@ class QueryDecoder(nn.Module):
         dropout: float = 0.0,
         masked_attention: bool = False,
         query_init: str = "learned",
+        mask_window: bool = False,
     ) -> None:
         super().__init__()
         if query_init not in ("learned", "grid"):
@@ -184,8 +191,11 @@ class QueryDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.class_head = nn.Linear(dim, num_classes + 1)
         self.mask_head = nn.Linear(dim, dim)
+        self.window_head = nn.Linear(dim, 3) if mask_window else None
         init_normal(self.class_head)
         init_normal(self.mask_head)
+        if self.window_head is not None:
+            init_normal(self.window_head)
 
     def forward(
         self,
@@ -232,7 +242,11 @@ class QueryDecoder(nn.Module):
     def predict(self, queries: Tensor) -> QueryPrediction:
         """Queries (B, Q, C) to class logits and mask embeddings."""
         normed = self.norm(queries)
-        return QueryPrediction(self.class_head(normed), self.mask_head(normed))
+        embeddings = self.mask_head(normed)
+        if self.window_head is not None:
+            window = window_coefficients(self.window_head(normed), self.anchors)
+            embeddings = torch.cat([embeddings, window.to(embeddings.dtype)], dim=-1)
+        return QueryPrediction(self.class_head(normed), embeddings)
 
     @torch.no_grad()
     def _inside_own_mask(self, queries: Tensor, mask_features: Tensor, memory: "_Memory") -> Tensor:
@@ -273,17 +287,6 @@ class _Memory:
             rows, columns = padding.shape[1] // height, padding.shape[2] // width
             allowed = ~padding[:, ::rows, ::columns].reshape(batch, 1, 1, height * width)
         return _Memory(features.flatten(2).transpose(1, 2), position, allowed, (height, width))
-
-
-def spread_points(count: int) -> Tensor:
-    """Places that fill a square evenly, whatever their number: (count, 2), x and y in [0, 1].
-
-    The additive recurrence with the plastic number (Roberts, "The unreasonable effectiveness of
-    quasirandom sequences", 2018).
-    """
-    plastic = 1.324717957244746
-    step = torch.tensor([1 / plastic, 1 / plastic**2], dtype=torch.float64)
-    return ((0.5 + torch.arange(1, count + 1)[:, None] * step) % 1).float()
 
 
 def _block_levels(levels: int, blocks_per_level: int, order: str) -> list[int]:

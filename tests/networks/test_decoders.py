@@ -1,5 +1,6 @@
 """Pixel decoder and query decoder: shapes, switches, padding, and attention against torch's own."""
 
+import itertools
 import math
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from torch import nn
 
 from iaunet_d2.networks import PixelDecoder, QueryDecoder, sine_position_encoding
+from iaunet_d2.networks.anchors import spread_points, window_coefficients, with_coordinates
 from iaunet_d2.networks.layers import coordinate_channels
 from iaunet_d2.networks.position import sine_encoding_of_points
-from iaunet_d2.networks.query_decoder import Attention, spread_points
+from iaunet_d2.networks.query_decoder import Attention, mask_logits
 
 
 def maps(height=64, width=96, channels=(4, 6, 8, 10), batch=2):
@@ -174,3 +176,34 @@ def test_queries_on_a_grid_begin_with_the_features_at_their_places():
     assert set(learned.state_dict()) == set(decoder.state_dict())
     with pytest.raises(ValueError, match="QUERY_INIT"):
         QueryDecoder(16, 6, 1, query_init="random")
+
+
+def test_a_window_is_a_paraboloid_around_its_place():
+    anchors = torch.tensor([[0.25, 0.5], [0.8, 0.1]])
+    predicted = torch.tensor([[[0.0, 0.0, 0.0], [0.1, -0.2, math.log(2)]]])
+    features = with_coordinates(torch.zeros(1, 3, 4, 10))
+    assert features.shape == (1, 7, 4, 10) and not features[:, :3].any()
+    window = torch.einsum(
+        "bqc,bchw->bqhw", window_coefficients(predicted, anchors), features[:, 3:]
+    )
+    for (y, x), (q, cx, cy, a) in itertools.product(
+        [(0, 0), (3, 9), (2, 4)], [(0, 0.25, 0.5, 50), (1, 0.9, -0.1, 100)]
+    ):
+        expected = -a * (((x + 0.5) / 10 - cx) ** 2 + ((y + 0.5) / 4 - cy) ** 2)
+        assert window[0, q, y, x].item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_masks_with_a_window_are_local_before_training(masked):
+    decoder = QueryDecoder(
+        16, 9, 1, masked_attention=masked, mask_window=True, ffn_dim=32, num_heads=2
+    )
+    levels = [torch.randn(1, 16, s, s) for s in (2, 4, 8)]
+    features = with_coordinates(torch.randn(1, 16, 16, 16) * 0.1)
+    prediction = decoder(levels, features)[-1]
+    logits = mask_logits(prediction.mask_embeddings, features)[0]  # (Q, 16, 16)
+    brightest = logits.flatten(1).argmax(1)
+    found = torch.stack([brightest % 16 + 0.5, brightest // 16 + 0.5], 1) / 16
+    assert (found - decoder.anchors).norm(dim=1).max() < 0.15
+    logits.sum().backward()
+    assert decoder.window_head.weight.grad.abs().sum() > 0
