@@ -150,8 +150,8 @@ class QueryDecoder(nn.Module):
 
         mask_window: add a window to every mask's logits: a paraboloid around a place that the query
             predicts, so that a mask is local from the first step on. It begins at the query's
-            anchor. Mask features then need :func:`~.anchors.with_coordinates`. (SMCA, Gao et al., ICCV 2021,
-            does so to attention; not in the paper.)
+            anchor. Mask features then need :func:`~.anchors.with_coordinates`. (SMCA, Gao et al.,
+            ICCV 2021, does so to attention; not in the paper.)
 
     Raises:
         ValueError: unknown ``order`` or ``query_init``.
