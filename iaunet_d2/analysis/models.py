@@ -17,6 +17,7 @@ from ..engine.checkpointer import AtomicCheckpointer
 from ..engine.optimizer import build_optimizer
 from ..engine.preflight import check_model, merge_config
 from ..engine.step import PRECISIONS, build_step
+from ..meta_arch import SegmentationModel
 
 Batch = list[dict[str, Any]]
 
@@ -54,6 +55,14 @@ def built_model(cfg: CfgNode, weights: str = "") -> nn.Module:
         with _quiet("fvcore"):
             AtomicCheckpointer(model, strict=cfg.MODEL.WEIGHTS_STRICT).load(weights, [])
     return model.eval()
+
+
+def inference_model(cfg: CfgNode, weights: str = "") -> nn.Module:
+    """As :func:`built_model`, for inference alone: as ``Predictor`` has it, batch norms folded."""
+    model = built_model(cfg, weights)
+    if isinstance(model, SegmentationModel):
+        model.fold()
+    return model
 
 
 def with_precision(cfg: CfgNode, precision: str) -> CfgNode:

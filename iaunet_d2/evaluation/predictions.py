@@ -134,6 +134,11 @@ class PredictionStore:
                 if len(self._waiting) > MOST_WAITING:
                     self._waiting.popleft().result()
 
+    def wait(self) -> None:
+        """Return when everything that was added is encoded."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
     def gathered(self) -> Predictions | None:
         """The predictions of all processes, in the main one; None in the others.
 

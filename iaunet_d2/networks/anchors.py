@@ -10,12 +10,15 @@ FIRST_SHARPNESS = 50.0
 
 
 def with_coordinates(mask_features: Tensor) -> Tensor:
-    """Append x, y, x² + y² and 1, x and y from 0 to 1: (B, C, H, W) to (B, C + 4, H, W)."""
+    """Append x, y, x² + y² and 1, x and y from 0 to 1: (B, C, H, W) to (B, C + 4, H, W), float32.
+
+    Half precision would lose narrow windows, which are small differences of these.
+    """
     batch, _, height, width = mask_features.shape
     points = grid_points(height, width, mask_features.device).T.unflatten(1, (height, width))
     own = [points, points.square().sum(0, keepdim=True), torch.ones_like(points[:1])]
-    channels = torch.cat(own).to(mask_features.dtype).expand(batch, -1, -1, -1)
-    return torch.cat([mask_features, channels], dim=1)
+    channels = torch.cat(own).expand(batch, -1, -1, -1)
+    return torch.cat([mask_features.float(), channels], dim=1)
 
 
 def window_coefficients(predicted: Tensor, anchors: Tensor) -> Tensor:

@@ -89,22 +89,36 @@ class SetCriterion(nn.Module):
             class_logits = torch.stack([p.class_logits for p in predictions]).float()
             embeddings = torch.stack([p.mask_embeddings for p in predictions]).float()
             features = mask_features.float()
-            matches = [
-                self.match(class_logits[:, b], embeddings[:, b], features[b], target)
-                for b, target in enumerate(targets)
-            ]
+            matches = self.match(class_logits, embeddings, features, targets)
             ce = self._class_loss(class_logits, matches, targets)
             bce, dice = self._mask_losses(embeddings, features, matches, targets)
         return self._named(ce, bce, dice)
 
     @torch.no_grad()
     def match(
+        self,
+        class_logits: Tensor,
+        embeddings: Tensor,
+        features: Tensor,
+        targets: Sequence[Target],
+    ) -> list[Match]:
+        """Assign the queries of all images: (L, B, Q, K+1), (L, B, Q, C), (B, C, H, W), B targets.
+
+        All cost matrices of a step move to the CPU in one transfer.
+        """
+        return hungarian(
+            [
+                self._costs(class_logits[:, b], embeddings[:, b], features[b], target)
+                for b, target in enumerate(targets)
+            ]
+        )
+
+    def _costs(
         self, class_logits: Tensor, embeddings: Tensor, features: Tensor, target: Target
-    ) -> Match:
-        """Assign one image's queries: (L, Q, K+1), (L, Q, C), (C, H, W) and its ground truth."""
+    ) -> Tensor:
+        """Matching costs of one image (L, Q, N): (L, Q, K+1), (L, Q, C), (C, H, W)."""
         if target.labels.numel() == 0:
-            empty = torch.zeros(len(class_logits), 0, dtype=torch.int64, device=class_logits.device)
-            return Match(empty, empty)
+            return class_logits.new_zeros(*class_logits.shape[:2], 0)
         points = torch.rand(1, self.matcher_points, 2, device=features.device)
         at_points = sample_points(features[None], points)[0]  # (C, P)
         masks_at_points = sample_points(target.masks[None].float(), points)[0]  # (N, P)
@@ -115,7 +129,7 @@ class SetCriterion(nn.Module):
             matching_costs(logits, e @ at_points, target.labels, masks_at_points, self.weights)
             for logits, e in zip(class_logits.split(step), embeddings.split(step), strict=True)
         ]
-        return hungarian(torch.cat(costs))
+        return torch.cat(costs)
 
     def _class_loss(
         self, class_logits: Tensor, matches: Sequence[Match], targets: Sequence[Target]

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .query_decoder import QueryPrediction
-from .scored_masks import ScoredMasks, mask_nms, tight_crops
+from .query_decoder import QueryPrediction, mask_logits
+from .scored_masks import ScoredMasks, mask_nms, on_cpu, tight_crops
 
 # Mask logits are computed, and on an accelerator masks are raised to full size, this many pixels at
 # a time: bounds memory for many queries on large images.
@@ -18,6 +18,9 @@ CPU_CHUNK_PIXELS = 1 << 21
 # A raised pixel above the threshold lies less than one low-resolution pixel from one that is above;
 # its neighbours in the second resizing need one more to be exact.
 MARGIN = 2
+
+# What a logit that is no number counts as.
+NOWHERE = -1e4
 
 
 def rescored_instances(
@@ -44,7 +47,7 @@ def rescored_instances(
 
     def logits_of(queries: Tensor) -> Tensor:
         embeddings = prediction.mask_embeddings[index][queries]
-        return torch.einsum("nc,chw->nhw", embeddings, mask_features[index])
+        return mask_logits(embeddings[None], mask_features[index][None])[0]
 
     return rescored_masks(
         prediction.class_logits[index],
@@ -126,38 +129,50 @@ class _Raising:
         crops: list[Tensor] = []
         corners = [torch.zeros(0, 2, dtype=torch.int64)]
         maskness: list[float] = []
-        on_cpu = queries.device.type == "cpu"
-        for part in queries.split(self._step(on_cpu)):
-            logits = logits_of(part).float()
-            found = self._regions(logits) if on_cpu else self._frames(logits)
+        cpu = queries.device.type == "cpu"
+        for part in queries.split(self._step(cpu)):
+            logits = logits_of(part).float().nan_to_num(nan=NOWHERE)
+            found = self._regions(logits) if cpu else self._frames(logits)
             tight, where = tight_crops([f[0] for f in found], [f[1:3] for f in found])
             crops += tight
             corners.append(where)
             maskness += [f[3] for f in found]
         return crops, torch.cat(corners), torch.tensor(maskness)
 
-    def _step(self, on_cpu: bool) -> int:
+    def _step(self, cpu: bool) -> int:
         """Masks at a time; on the CPU only logits are made in parts, at 1/16 of the pixels."""
         padded = self.padded_size[0] * self.padded_size[1]
-        if on_cpu:
+        if cpu:
             return max(1, 16 * CPU_CHUNK_PIXELS // padded)
         return max(1, CHUNK_PIXELS // max(padded, self.output_size[0] * self.output_size[1]))
 
     def _frames(self, logits: Tensor) -> list[tuple[Tensor, int, int, float]]:
-        """Whole masks (n, h, w) at once: each one's pixels, 0, 0 and mean probability."""
+        """Whole masks (n, h, w) at once: as :meth:`_regions`."""
         raised = _resize(logits, self.padded_size).sigmoid()
         raised = raised[:, : self.image_size[0], : self.image_size[1]]
         probability = _resize(raised, self.output_size)
         inside = probability > self.threshold
         count = inside.sum((1, 2))
         means = (torch.where(inside, probability, 0).sum((1, 2)) / (count + 1e-6)).tolist()
-        return [(mask, 0, 0, mean) for mask, mean in zip(inside.cpu(), means, strict=True)]
+        # Only what is around the pixels leaves the accelerator, all at once.
+        rows, columns = (_extents(inside.any(dim), inside.shape[3 - dim], 0) for dim in (2, 1))
+        regions = on_cpu(
+            [
+                mask[slice(*row), slice(*column)]
+                for mask, row, column in zip(inside, rows, columns, strict=True)
+            ]
+        )
+        return [
+            (region, row[0], column[0], mean)
+            for region, row, column, mean in zip(regions, rows, columns, means, strict=True)
+        ]
 
     def _regions(self, logits: Tensor) -> list[tuple[Tensor, int, int, float]]:
         """Masks (n, h, w) one by one: the pixels of a region, its corner and mean probability."""
         height, width = logits.shape[-2:]
         above = logits > torch.tensor(self.threshold, dtype=torch.float64).logit().item()
-        rows, columns = _extents(above.any(2), height), _extents(above.any(1), width)
+        rows = _extents(above.any(2), height, MARGIN)
+        columns = _extents(above.any(1), width, MARGIN)
         return [
             self._region(mask, row, column)
             for mask, row, column in zip(logits, rows, columns, strict=True)
@@ -173,17 +188,12 @@ class _Raising:
         columns, (left, right) = _first_resizing(columns, logits.shape[1], self.padded_size[1])
         part = logits[slice(*rows), slice(*columns)]
         part = _resize(part[None], (bottom - top, right - left))[0].sigmoid()
-        part = part[: self.image_size[0] - top, : self.image_size[1] - left]
+        part = part[: max(self.image_size[0] - top, 0), : max(self.image_size[1] - left, 0)]
         if part.numel() == 0:
             return torch.zeros(0, 0, dtype=torch.bool), 0, 0, 0.0
         if self.output_size != self.image_size:
-            (top, down), (left, across) = (
-                _second_resizing(start, length, size, out)
-                for start, length, size, out in zip(
-                    (top, left), part.shape, self.image_size, self.output_size, strict=True
-                )
-            )
-            part = down @ part @ across.T
+            top, part = _second_resizing(part, 0, top, self.image_size[0], self.output_size[0])
+            left, part = _second_resizing(part, 1, left, self.image_size[1], self.output_size[1])
         inside = part > self.threshold
         count = int(inside.count_nonzero())
         # The sum over the foreground, without a copy of it.
@@ -191,12 +201,12 @@ class _Raising:
         return inside, top, left, total / (count + 1e-6)
 
 
-def _extents(occupied: Tensor, length: int) -> list[tuple[int, int]]:
+def _extents(occupied: Tensor, length: int, margin: int) -> list[tuple[int, int]]:
     """First and one past the last True of each row (n, length), with a margin; (0, 0) if none."""
     first = occupied.int().argmax(1)
     last = length - 1 - occupied.int().flip(1).argmax(1)
     return [
-        (max(a - MARGIN, 0), min(b + 1 + MARGIN, length)) if some else (0, 0)
+        (max(a - margin, 0), min(b + 1 + margin, length)) if some else (0, 0)
         for some, a, b in zip(occupied.any(1).tolist(), first.tolist(), last.tolist(), strict=True)
     ]
 
@@ -211,24 +221,20 @@ def _first_resizing(
     return part, (part[0] * scale, part[1] * scale)
 
 
-def _second_resizing(start: int, length: int, size: int, out: int) -> tuple[int, Tensor]:
-    """Bilinear resizing of a line from ``size`` to ``out``, of its part ``start`` to ``+ length``.
+def _second_resizing(part: Tensor, dim: int, start: int, size: int, out: int) -> tuple[int, Tensor]:
+    """Bilinear resizing of one dimension from ``size`` to ``out``, of a part from ``start`` on.
 
     Returns:
-        the first output that depends on this part alone, and the weights (n, length) of the n that
-        do.
+        the first output that depends on the part alone, and all outputs that do.
     """
     source = ((torch.arange(out) + 0.5) * (size / out) - 0.5).clamp(min=0)
     low = source.long().clamp(max=size - 1)
     high = (low + 1).clamp(max=size - 1)
-    covered = ((low >= start) & (high < start + length)).nonzero()[:, 0]
-    weights = torch.zeros(len(covered), length)
-    if len(covered) == 0:
-        return 0, weights
-    share = (source - low)[covered, None]
-    weights.scatter_add_(1, low[covered, None] - start, 1 - share)
-    weights.scatter_add_(1, high[covered, None] - start, share)
-    return int(covered[0]), weights
+    covered = ((low >= start) & (high < start + part.shape[dim])).nonzero()[:, 0]
+    low, high, share = low[covered], high[covered], (source - low)[covered]
+    share = share[:, None] if dim == 0 else share
+    before, after = part.index_select(dim, low - start), part.index_select(dim, high - start)
+    return int(covered[0]) if len(covered) else 0, torch.lerp(before, after, share)
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,9 @@
 """One-to-one assignment of predictions to ground truth (IAUNet, section 3.3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -79,15 +81,28 @@ def matching_costs(
     return cost.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def hungarian(costs: Tensor) -> Match:
-    """Cheapest one-to-one assignment for each of L cost matrices (L, Q, N).
+def hungarian(costs: Sequence[Tensor]) -> list[Match]:
+    """Cheapest one-to-one assignments for each image's L cost matrices (L, Q, N).
 
-    The matrices move to the CPU in one transfer.
+    The matrices of all images move to the CPU in one transfer, and the assignments back in one.
     """
-    rows, columns = [], []
-    for cost in costs.detach().cpu().numpy():
+    if not costs:
+        return []
+    device = costs[0].device
+    flat = torch.cat([c.detach().flatten() for c in costs]).cpu()
+    parts = flat.split([c.numel() for c in costs])
+    solved = [_assigned(p.view(c.shape).numpy()) for p, c in zip(parts, costs, strict=True)]
+    pairs = torch.cat([s.flatten() for s in solved]).to(device)
+    back = pairs.split([s.numel() for s in solved])
+    return [Match(*p.view(s.shape)) for p, s in zip(back, solved, strict=True)]
+
+
+def _assigned(costs: np.ndarray) -> Tensor:
+    """Queries and targets of L cost matrices (L, Q, N): (2, L, n), targets ascending."""
+    outputs, queries, targets = costs.shape
+    found = np.empty((2, outputs, min(queries, targets)), dtype=np.int64)
+    for output, cost in enumerate(costs):
         query, target = linear_sum_assignment(cost)
         order = target.argsort()
-        rows.append(torch.from_numpy(query[order]))
-        columns.append(torch.from_numpy(target[order]))
-    return Match(torch.stack(rows).to(costs.device), torch.stack(columns).to(costs.device))
+        found[:, output] = query[order], target[order]
+    return torch.from_numpy(found)

@@ -29,8 +29,9 @@ class QueryPrediction:
 
 
 def mask_logits(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
-    """(B, Q, C) and (B, C, H, W) to (B, Q, H, W)."""
-    return torch.einsum("bqc,bchw->bqhw", mask_embeddings, mask_features)
+    """(B, Q, C) and (B, C, H, W) to (B, Q, H, W); in the precision that the tensors have."""
+    with torch.autocast(mask_features.device.type, enabled=False):
+        return torch.einsum("bqc,bchw->bqhw", mask_embeddings, mask_features)
 
 
 class Attention(nn.Module):
@@ -245,7 +246,7 @@ class QueryDecoder(nn.Module):
         embeddings = self.mask_head(normed)
         if self.window_head is not None:
             window = window_coefficients(self.window_head(normed), self.anchors)
-            embeddings = torch.cat([embeddings, window.to(embeddings.dtype)], dim=-1)
+            embeddings = torch.cat([embeddings.float(), window], dim=-1)
         return QueryPrediction(self.class_head(normed), embeddings)
 
     @torch.no_grad()

@@ -74,10 +74,7 @@ def test_dense_losses_equal_the_definitions(counts):
     torch.manual_seed(3)
     class_logits = torch.stack([p.class_logits for p in predictions])
     embeddings = torch.stack([p.mask_embeddings for p in predictions])
-    matches = [
-        criterion.match(class_logits[:, b], embeddings[:, b], features[b], targets[b])
-        for b in range(len(targets))
-    ]
+    matches = criterion.match(class_logits, embeddings, features, targets)
     for output, suffix in ((0, "_0"), (1, "")):
         ce, bce, dice = plain_losses(
             predictions[output], features, targets, matches, output, 0.1, 2
@@ -120,8 +117,8 @@ def test_point_losses_equal_the_definitions_at_the_same_points(queries):
     torch.manual_seed(5)
     losses = criterion([prediction], features, [target])
     torch.manual_seed(5)
-    match = criterion.match(
-        prediction.class_logits, prediction.mask_embeddings, features[0], target
+    (match,) = criterion.match(
+        prediction.class_logits[None], prediction.mask_embeddings[None], features, [target]
     )
     logits = mask_logits(prediction.mask_embeddings, features)[0][match.queries[0]]
     points = uncertain_points(logits[:, None], 40, 3.0, 0.75)[:, 0].numpy()

@@ -21,32 +21,38 @@ def shaken(network):
     return network.eval()
 
 
-@pytest.mark.parametrize("name, count", [("resnet18", 20), ("efficientnet_b0", 49)])
+@pytest.mark.parametrize(
+    "name, count", [("resnet18", 20), ("efficientnet_b0", 49), ("xception41p", None)]
+)
 @torch.no_grad()
 def test_values_stay_and_norms_go(name, count):
-    # resnet18: 1 + 8 blocks of 2 + 3 shortcuts; the other has its activations inside its norms.
+    # resnet18: 1 + 8 blocks of 2 + 3 shortcuts; the second has its activations inside its norms,
+    # the third also normalises maps that are used elsewhere.
     network = shaken(timm.create_model(name, pretrained=False, num_classes=5))
     images = torch.randn(2, 3, 64, 96)
     before = network(images)
-    assert fold_batch_norms(network, images[:1, :, :32, :32]) == count
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    folded = fold_batch_norms(network, images[:1, :, :64, :64])
+    assert folded > 10 if count is None else folded == count
+    assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == (count is None)
     torch.testing.assert_close(network(images), before, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_what_does_not_follow_a_convolution_alone_stays():
     class Shared(nn.Module):
-        """One convolution before two norms, a norm after an addition, and one before all."""
+        """One convolution before two norms, one that is used twice, and norms elsewhere."""
 
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(3, 3, 1)
-            self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
+            self.twice = nn.Conv2d(3, 3, 1)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(5))
 
         def forward(self, x):
             x = self.norms[3](x)
             x = self.norms[0](self.conv(x)) + self.norms[1](self.conv(x))
-            return self.norms[2](x + 1)
+            x = self.twice(self.norms[2](x + 1))
+            return x + self.norms[4](x)
 
     network = shaken(Shared())
     images = torch.randn(1, 3, 8, 8)

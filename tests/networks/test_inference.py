@@ -1,5 +1,7 @@
 """Rescoring, resizing and suppression, hand-worked."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -105,26 +107,36 @@ def test_mask_nms_is_the_greedy_one_over_sets_of_pixels(seed, threshold):
 
 @given(
     seed=st.integers(0, 10_000),
-    output=st.sampled_from([(24, 32), (20, 27), (41, 60), (13, 19), (7, 80)]),
+    image=st.sampled_from([(24, 32), (22, 30), (9, 32), (24, 5)]),
+    output=st.sampled_from([None, (24, 32), (20, 27), (41, 60), (13, 19), (7, 80)]),
     threshold=st.sampled_from([0.3, 0.5, 0.7]),
 )
-@settings(deadline=None, max_examples=60)
-def test_raising_regions_equals_raising_whole_frames(seed, output, threshold):
+@settings(deadline=None, max_examples=150)
+def test_raising_regions_equals_raising_whole_frames(seed, image, output, threshold):
+    """Also for masks in the padding alone, and with a logit that is no number."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(5, 6, 8, generator=generator) * 3 - 4
     logits[4] = -5.0  # without a pixel
-    raising = _Raising((24, 32), (22, 30), output, threshold)
-    whole = raising._frames(logits)
-    region = raising._regions(logits)
-    for (frame, _, _, mean), (part, top, left, part_mean) in zip(whole, region, strict=True):
-        full = torch.zeros(output, dtype=torch.bool)
-        full[top : top + part.shape[0], left : left + part.shape[1]] = part
-        assert torch.equal(full, frame)
-        assert part_mean == pytest.approx(mean, abs=1e-5)
-    # The frames against torch's own resizing, step by step.
-    raised = F.interpolate(logits[None], size=(24, 32), mode="bilinear").sigmoid()
-    expected = F.interpolate(raised[:, :, :22, :30], size=output, mode="bilinear")[0] > threshold
-    assert torch.equal(torch.stack([w[0] for w in whole]), expected)
+    logits[3] = -9.0
+    logits[3, seed % 6, 7 - seed % 3] = 6.0
+    logits[2, 3, 3] = float("nan")
+    raising = _Raising((24, 32), image, output or image, threshold)
+    found = []
+    for device in ("cpu", "other"):
+        function = raising._regions if device == "cpu" else raising._frames
+        with mock.patch.object(_Raising, "_regions", lambda self, x, f=function: f(x)):
+            found.append(raising.masks(torch.arange(5), lambda queries: logits[queries]))
+    (crops, corners, means), (other_crops, other_corners, other_means) = found
+    assert torch.equal(corners, other_corners)
+    assert all(torch.equal(a, b) for a, b in zip(crops, other_crops, strict=True))
+    torch.testing.assert_close(means, other_means, atol=1e-5, rtol=1e-5)
+    # Against torch's own resizing of whole frames, step by step.
+    numbers = logits.nan_to_num(nan=-1e4)
+    raised = F.interpolate(numbers[None], size=(24, 32), mode="bilinear").sigmoid()
+    raised = raised[:, :, : image[0], : image[1]]
+    expected = F.interpolate(raised, size=output or image, mode="bilinear")[0] > threshold
+    masks = ScoredMasks(crops, corners, means, torch.zeros(5), output or image)
+    assert torch.equal(masks.dense(), expected)
 
 
 def test_boxes_and_frames_of_crops():

@@ -49,7 +49,9 @@ def test_assignment_is_the_cheapest_of_all(queries, targets, outputs, seed):
     costs = torch.randn(
         outputs, queries, targets, generator=torch.Generator().manual_seed(seed)
     ).double()
-    match = hungarian(costs)
+    none, match, other = hungarian([costs[:, :, :0], costs, costs[:1].flip(2)])
+    assert none.queries.shape == none.targets.shape == (outputs, 0)
+    assert other.queries.shape == (1, min(queries, targets))
     assert match.queries.shape == match.targets.shape == (outputs, min(queries, targets))
     for cost, q, t in zip(costs, match.queries, match.targets, strict=True):
         assert len(set(q.tolist())) == len(q) and len(set(t.tolist())) == len(t)

@@ -27,7 +27,9 @@ def report(results: Sequence[Result], settings: Any) -> str:
         lines += ["How cost grows:", "", *found, ""]
     lines.append(
         f"ms: median (quartiles) of {settings.repeats} runs after {settings.warm_up}; all points "
-        "took turns. Images are noise, instances are discs; loading data is no part of it."
+        "took turns. Images are noise, instances are discs; loading data is no part of it. "
+        "Backbones alone are laid out as timm gives them; models are laid out channels-last, with "
+        "batch norms folded for inference."
     )
     first = results[0].point.model if results else ""
     if len({r.point.model for r in results}) > 1:

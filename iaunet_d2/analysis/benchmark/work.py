@@ -10,7 +10,6 @@ from detectron2.config import CfgNode
 from detectron2.structures import BitMasks, Instances
 from torch import nn
 
-from ...meta_arch import SegmentationModel
 from ..memory import PeakMemory
 from ..models import (
     Batch,
@@ -20,6 +19,7 @@ from ..models import (
     backbone_of,
     built_model,
     inference,
+    inference_model,
     with_precision,
 )
 from ..timing import seconds
@@ -48,7 +48,7 @@ class Workshop:
         """
         cfg, model = self._model(point)
         if point.mode == "backbone":
-            return backbone_work(cfg, model, point)
+            return backbone_work(cfg, plain_backbone(model, point), point)
         batch = random_batch(cfg, point)
         if point.mode == "inference":
             return inference(model, batch, point.precision)
@@ -99,23 +99,27 @@ def point_model(cfg: CfgNode, point: Point) -> nn.Module:
 
     Compiled is what turns tensors into tensors, if the model says what.
     """
-    model = built_model(cfg)
-    if point.mode == "inference" and isinstance(model, SegmentationModel):
-        model.fold()
+    model = (inference_model if point.mode == "inference" else built_model)(cfg)
     if point.compiled:
         network = getattr(model, "network", model)
         network.compile()
     return model
 
 
-def backbone_work(cfg: CfgNode, model: nn.Module, point: Point) -> Callable[[], object]:
-    """The backbone alone, on normalised images, laid out as timm and torchvision give it.
+def plain_backbone(model: nn.Module, point: Point) -> nn.Module:
+    """A copy of a model's backbone, laid out as timm and torchvision give it.
 
     What makes models quicker (layout, folding) is left out: a yardstick that does not shrink.
     """
-    backbone = copy.deepcopy(backbone_of(model)).to(  # type: ignore[call-overload]
-        memory_format=torch.contiguous_format
-    )
+    backbone: nn.Module = copy.deepcopy(backbone_of(model))
+    backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if point.compiled:
+        backbone.compile()
+    return backbone
+
+
+def backbone_work(cfg: CfgNode, backbone: nn.Module, point: Point) -> Callable[[], object]:
+    """The backbone alone, on normalised images."""
     shape = (point.batch, len(cfg.MODEL.PIXEL_MEAN), point.size, point.size)
     images = torch.rand(shape, device=point.device)
 
@@ -169,7 +173,9 @@ def point_memory(cfg: CfgNode, point: Point) -> int | None:
     cfg = point_config(cfg, point)
     model = point_model(cfg, point)
     if point.mode == "backbone":
-        return PeakMemory(backbone_of(model)).of(backbone_work(cfg, model, point))
+        backbone = plain_backbone(model, point)
+        del model
+        return PeakMemory(backbone).of(backbone_work(cfg, backbone, point))
     memory = PeakMemory(model)
     batch = random_batch(cfg, point)
     if point.mode == "inference":

@@ -11,7 +11,7 @@ from ...data import IAUNetDatasetMapper
 from ...evaluation import PredictionStore, build_evaluator, inference_folder
 from ..contact_sheet import evenly_spread
 from ..memory import PeakMemory
-from ..models import Batch, TrainingStep, built_model, inference, measured_config
+from ..models import Batch, TrainingStep, built_model, inference, inference_model, measured_config
 from .rows import Row
 from .spec import ModelSpec, weights_of
 
@@ -64,7 +64,7 @@ class Contender:
                 where = inference_folder(cfg, dataset)
                 evaluator = build_evaluator(cfg, dataset, where, store=store)
                 evaluator.reset()
-            self.seeds.append(Seed(built_model(self.cfg, file), store, evaluator))
+            self.seeds.append(Seed(inference_model(self.cfg, file), store, evaluator))
 
 
 def contender(spec: ModelSpec, dataset: str, opts: list[str], untrained: bool) -> Contender:
@@ -105,11 +105,12 @@ def peak_memory(cfg: CfgNode, image: Batch, training: Batch) -> tuple[int | None
 
     Training is two steps: only in the second there is the optimiser's state from the beginning.
     """
-    model = built_model(cfg)
-    memory = PeakMemory(model)
-    found = memory.of(inference(model, image))
+    model = inference_model(cfg)
+    found = PeakMemory(model).of(inference(model, image))
     if not training:
         return found, None
+    model = built_model(cfg)
+    memory = PeakMemory(model)
     step = TrainingStep(cfg, model, training)
 
     def two_steps() -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ...data import build_test_loader
 from ...engine.errors import NonFiniteLossError
 from ...evaluation.rle import shared_pixels
-from ..models import Batch, TrainingStep, inference
+from ..models import Batch, TrainingStep, built_model, inference
 from ..timing import order_of_turn, seconds, spread
 from .contender import Contender, Seed
 from .rows import METRICS
@@ -59,6 +59,8 @@ def predict_in_turns(contenders: Sequence[Contender], dataset: str, images: int)
                     for (c, seed), output in zip(models, outputs, strict=True):
                         if seed.evaluator is not None:
                             seed.evaluator.process(batches[c.input_key], output)
+                    for _, seed in models:
+                        seed.store.wait()  # or the encoding would slow down what is timed next
 
 
 def _one_turn(
@@ -120,17 +122,15 @@ def _is_label_map(seeds: Sequence[Seed]) -> bool:
 
 
 def train_in_turns(contenders: Sequence[Contender], batches: Sequence[Batch], steps: int) -> None:
-    """Time training steps of every row's first model, in turns, and put them into the rows.
-
-    The models are changed.
+    """Time training steps of every row, from its first weights, in turns; put them into the rows.
 
     Args:
-        contenders: with their models.
+        contenders: the rows.
         batches: of each.
         steps: timed, after one that is not.
     """
     running = [
-        (c, TrainingStep(c.cfg, c.seeds[0].model, batch))
+        (c, TrainingStep(c.cfg, built_model(c.cfg, (*c.row.weights, "")[0]), batch))
         for c, batch in zip(contenders, batches, strict=True)
     ]
     times: dict[str, list[float]] = {c.row.name: [] for c, _ in running}
