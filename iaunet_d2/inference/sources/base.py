@@ -17,11 +17,20 @@ class Plane(Protocol):
         channel_names: one per channel; empty where the file does not tell.
     """
 
-    shape: tuple[int, int, int]
-    dtype: np.dtype
-    name: str
-    pixel_size: tuple[float, float] | None
-    channel_names: tuple[str, ...]
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pixel_size(self) -> tuple[float, float] | None: ...
+
+    @property
+    def channel_names(self) -> tuple[str, ...]: ...
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """The file's own values of a rectangle inside the plane: (height, width, C).
