@@ -196,7 +196,7 @@ def _read_deep_png(name: str) -> np.ndarray:
 
 
 def pillow_pixels(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
-    """Pixels (H, W, C) of a loaded image, palettes looked up, and whether the last is transparency."""
+    """A loaded image (H, W, C), palettes looked up, and whether it ends in transparency."""
     mode = image.mode
     if mode == "1":
         image = image.convert("L")

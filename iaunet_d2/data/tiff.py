@@ -76,6 +76,11 @@ def _only_series(tif: Any, path: str) -> Any:
 
 
 def require_all_data(tif: Any, series: Any, path: str) -> None:
+    """Refuse a truncated file, of which tifffile might give zeros.
+
+    Raises:
+        BadFileError: pixels lie beyond the file's end.
+    """
     size = tif.filehandle.size
     for page in series.pages:
         if page is None:
@@ -139,6 +144,7 @@ def _to_hwc(array: np.ndarray, axes: str, channel: str | None) -> np.ndarray:
 
 
 def page_orientation(page: Any) -> int:
+    """The orientation tag of a page, 1 to 8."""
     tag = page.tags.get("Orientation")
     value = int(tag.value) if tag is not None else 1
     return value if value in range(1, 9) else 1
