@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .prepare import _log_to_console
+from .console import log_to_console
 
 if TYPE_CHECKING:
     from ..inference.options import Options, Summary
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = _options(args)
     started = _started()
-    with _log_to_console():
+    with log_to_console():
         files = find_inputs(
             args.inputs, args.output, args.recursive, Records(args.output, {}, started).owner
         )

@@ -16,6 +16,9 @@ from .tiff import orient, read_tiff, tiff_size
 DEFAULT_PERCENTILES = (0.1, 99.9)
 """Mapped to 0 and 255 in files that are not 8-bit, where the config says nothing."""
 
+Limits = tuple[tuple[float, float], ...]
+"""Per channel the values that become 0 and 255; empty leaves the values as they are."""
+
 # A slide of 10,000 x 10,000 pixels is no attack; Pillow's error for twice its limit stays.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -125,14 +128,38 @@ def to_byte_range(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> np.n
             f"INPUT.PERCENTILES is {tuple(percentiles)}; two increasing numbers in 0..100 are "
             f"needed, such as {DEFAULT_PERCENTILES}, or ()"
         )
+    return stretched(pixels, pixel_limits(pixels, percentiles))
+
+
+def pixel_limits(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> Limits:
+    """The values of pixels (H, W, C) that become 0 and 255, from all of them."""
     if pixels.dtype == np.uint8 and not percentiles:
-        return pixels
-    scaled = np.empty(pixels.shape, np.float32)
+        return ()
+    limits = []
     for c in range(pixels.shape[2]):
         channel = pixels[..., c].astype(np.float64)
         low, high = np.percentile(channel, tuple(percentiles) or DEFAULT_PERCENTILES)
         if high <= low:
             low, high = channel.min(), channel.max()
+        limits.append((float(low), float(high)))
+    return tuple(limits)
+
+
+def stretched(pixels: np.ndarray, limits: Limits) -> np.ndarray:
+    """Map limits to 0 and 255; values beyond are clipped, and a channel of one value becomes 0.
+
+    Args:
+        pixels: (H, W, C), the pixels that the limits are of or a part of them.
+        limits: one pair per channel, or none.
+
+    Returns:
+        (H, W, C) ``float32`` in 0..255; without limits the pixels themselves.
+    """
+    if not limits:
+        return pixels
+    scaled = np.empty(pixels.shape, np.float32)
+    for c, (low, high) in enumerate(limits):
+        channel = pixels[..., c].astype(np.float64)
         scaled[..., c] = np.clip((channel - low) / ((high - low) or 1.0), 0, 1) * 255
     return scaled
 

@@ -85,7 +85,7 @@ class Cells:
 
         return label_image(self)
 
-    def save(self, file: str | os.PathLike[str], format: str) -> None:
+    def save(self, file: str | os.PathLike[str], format_name: str) -> None:
         """Write one file in a format of :data:`~.outputs.FORMATS`.
 
         Raises:
@@ -94,7 +94,7 @@ class Cells:
         """
         from .outputs import write
 
-        write(self, file, format)
+        write(self, file, format_name)
 
     def to_geojson(self, file: str | os.PathLike[str]) -> None:
         """Write outlines for QuPath."""

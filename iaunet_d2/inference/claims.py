@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..data.errors import BadFileError
-from ..data.prepare.lock import only_one
+from ..lock import only_one
 
 SUFFIX = ".claim"
 HEARTBEAT = 20.0

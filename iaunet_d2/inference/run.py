@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from ..data.errors import BadFileError
-from ..data.prepare.lock import only_one
 from ..data.readers import DECODER_ERRORS
 from ..engine.errors import OutputError
+from ..lock import only_one
 from .cells import Cells
 from .claims import Claims
 from .inputs import Input

@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ..data import BadFileError, IAUNetDatasetMapper
+from ..data.readers import Limits, pixel_limits, stretched
 from ..networks.scored_masks import ScoredMasks
 from .cells import Cells
 from .large import segment_large
@@ -20,7 +21,7 @@ from .model_folder import class_names, find_model, model_config
 from .predictor import Predictor, find_instances
 from .sources import array_planes, open_planes
 from .sources.base import ArrayPlane, Plane
-from .stretch import Limits, pixel_limits, plane_limits, stretched
+from .stretch import plane_limits
 from .tiling import choose_overlap
 
 logger = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class Segmenter:
         if not side or height * width <= KEPT_PIXELS:
             pixels = plane.read(0, 0, height, width)
             about = plane.name, plane.pixel_size, plane.channel_names
-            plane = cast(Plane, ArrayPlane(pixels, *about))
+            plane = ArrayPlane(pixels, *about)
         if side:
             return Loaded(plane, side, plane_limits(plane, self.cfg.INPUT.PERCENTILES))
         limits = pixel_limits(pixels, self.cfg.INPUT.PERCENTILES)

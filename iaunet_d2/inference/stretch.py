@@ -4,16 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..data.readers import DEFAULT_PERCENTILES
+from ..data.readers import Limits, pixel_limits
 from .sources.base import Plane
 
 EXACT_PIXELS = 4096**2
 """Planes up to this many pixels are measured whole, larger ones by a sample of as many."""
 
 _BLOCK = 256
-
-Limits = tuple[tuple[float, float], ...]
-"""Per channel the values that become 0 and 255; empty leaves the values as they are."""
 
 
 def plane_limits(plane: Plane, percentiles: Sequence[float] = ()) -> Limits:
@@ -35,39 +32,6 @@ def plane_limits(plane: Plane, percentiles: Sequence[float] = ()) -> Limits:
     if height * width <= EXACT_PIXELS:
         return pixel_limits(plane.read(0, 0, height, width), percentiles)
     return pixel_limits(np.concatenate(list(_sample(plane)))[None], percentiles)
-
-
-def pixel_limits(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> Limits:
-    """The values of pixels (H, W, C) that become 0 and 255, from all of them."""
-    if pixels.dtype == np.uint8 and not percentiles:
-        return ()
-    limits = []
-    for c in range(pixels.shape[2]):
-        channel = pixels[..., c].astype(np.float64)
-        low, high = np.percentile(channel, tuple(percentiles) or DEFAULT_PERCENTILES)
-        if high <= low:
-            low, high = channel.min(), channel.max()
-        limits.append((float(low), float(high)))
-    return tuple(limits)
-
-
-def stretched(pixels: np.ndarray, limits: Limits) -> np.ndarray:
-    """Map limits to 0 and 255; values beyond are clipped, and a channel of one value becomes 0.
-
-    Args:
-        pixels: (H, W, C), any part of the plane that the limits are of.
-        limits: one pair per channel, or none.
-
-    Returns:
-        (H, W, C) ``float32`` in 0..255; without limits the pixels themselves.
-    """
-    if not limits:
-        return pixels
-    scaled = np.empty(pixels.shape, np.float32)
-    for c, (low, high) in enumerate(limits):
-        channel = pixels[..., c].astype(np.float64)
-        scaled[..., c] = np.clip((channel - low) / ((high - low) or 1.0), 0, 1) * 255
-    return scaled
 
 
 def _sample(plane: Plane) -> Iterator[np.ndarray]:

@@ -12,11 +12,11 @@ from detectron2.modeling import build_model
 from iaunet_d2 import Segmenter
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.data import BadFileError, build_test_loader, ensure_registered
-from iaunet_d2.data.readers import to_byte_range
+from iaunet_d2.data.readers import pixel_limits, stretched, to_byte_range
 from iaunet_d2.engine.checkpointer import AtomicCheckpointer
 from iaunet_d2.inference import Predictor, segmenter, stretch
 from iaunet_d2.inference.sources.base import ArrayPlane
-from iaunet_d2.inference.stretch import pixel_limits, plane_limits, stretched
+from iaunet_d2.inference.stretch import plane_limits
 
 TRAINED_ON = {
     "images": 10,
