@@ -5,6 +5,8 @@ Importing the package makes ``detectron2`` importable (the installed one, else t
 and registers every component. It touches no data path and reads no file.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._seam import ensure_detectron2
 
 ensure_detectron2()
@@ -13,7 +15,11 @@ from . import data, evaluation, meta_arch  # noqa: E402  (registration needs det
 from ._version import __version__  # noqa: E402
 from .config import add_iaunet_config, config_path, get_iaunet_cfg  # noqa: E402
 
+if TYPE_CHECKING:
+    from .inference import Segmenter
+
 __all__ = [
+    "Segmenter",
     "__version__",
     "add_iaunet_config",
     "config_path",
@@ -22,3 +28,12 @@ __all__ = [
     "get_iaunet_cfg",
     "meta_arch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is used: training needs nothing of it.
+    if name == "Segmenter":
+        from .inference import Segmenter
+
+        return Segmenter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,8 @@ _COMMANDS = {
     "summary": "summary",
     "compare": "compare",
     "benchmark": "benchmark",
+    "predict": "predict",
+    "demo": "demo",
     "env": "env",
 }
 
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 2 for bad input (told in one line), 130 after an interrupt.
+        The exit code: 0, or what the command gives (``predict`` 1 where some images failed), 2 for
+        bad input (told in one line), 130 after an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:
@@ -51,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, modules = _parser()
     args = parser.parse_args(arguments)
     try:
-        modules[args.command].run(args)
+        code: int | None = modules[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"iaunet {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"iaunet {args.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def draw_instances(image: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray
     canvas = cv2.resize(image, (width, height), interpolation=method)
     for index, mask in enumerate(masks):
         small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        color = _color(index)
+        color = instance_color(index)
         # Only where the mask is: a crowded image has thousands.
         left, top, wide, high = cv2.boundingRect(small)
         inside = small[top : top + high, left : left + wide].astype(bool)
@@ -67,7 +67,7 @@ def draw_instances(image: np.ndarray, masks: Iterable[np.ndarray]) -> np.ndarray
     return canvas
 
 
-def _color(index: int) -> tuple[int, int, int]:
+def instance_color(index: int) -> tuple[int, int, int]:
     """Bright colours, neighbours in number far apart in hue (steps of the golden ratio)."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1.0, 0.9, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,11 +1,10 @@
 """``iaunet prepare``."""
 
 import argparse
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .console import log_to_console
 
 if TYPE_CHECKING:
     from ..data.prepare import Count, Prepared
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     if args.name is None:
         raise ValueError(f"name a data set ({', '.join(NAMES)}), or give --list")
     recipe = load_recipe(args.name)
-    with _log_to_console():
+    with log_to_console():
         done = prepare(recipe, args.root, args.source, args.download, args.force)
     print(_report(recipe.name, done))
 
@@ -124,22 +123,3 @@ def _compared(found: tuple[int, int] | None, published: "Count | None") -> tuple
         differs = any(n not in (None, k) for k, n in zip(found, stated, strict=True))
         verdict = "differs" if differs else "ok"
     return (*cells, verdict)
-
-
-@contextmanager
-def _log_to_console() -> Iterator[None]:
-    """Show the package's log on stderr, above progress bars."""
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    logger = logging.getLogger("iaunet_d2")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        with logging_redirect_tqdm([logger]):
-            yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

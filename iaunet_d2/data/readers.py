@@ -16,12 +16,22 @@ from .tiff import orient, read_tiff, tiff_size
 DEFAULT_PERCENTILES = (0.1, 99.9)
 """Mapped to 0 and 255 in files that are not 8-bit, where the config says nothing."""
 
+Limits = tuple[tuple[float, float], ...]
+"""Per channel the values that become 0 and 255; empty leaves the values as they are."""
+
 # A slide of 10,000 x 10,000 pixels is no attack; Pillow's error for twice its limit stays.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PNG_START = b"\x89PNG\r\n\x1a\n"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG_START = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 0x0112
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TGA", "JPEG2000", "TIFF")
+    if name in Image.OPEN
+)
+"""What Pillow may decode here: it would hand PostScript, whatever the file's name, to a program."""
 # Everything that Pillow, tifffile and imagecodecs raise on damaged files.
 DECODER_ERRORS = (
     OSError,
@@ -55,7 +65,7 @@ def read_image(
     ``channels`` says that they are channels.
 
     Args:
-        path: PNG, JPEG or TIFF; another 8-bit format that Pillow knows works too.
+        path: PNG, JPEG or TIFF; another 8-bit format of :data:`FORMATS` works too.
         channels: numbers of the file's channels to take, from 0, in this order; empty takes all.
         percentiles: two percentiles per channel that become 0 and 255 (values beyond are clipped);
             empty does so for files that are not 8-bit, with :data:`DEFAULT_PERCENTILES`, and leaves
@@ -70,16 +80,16 @@ def read_image(
         ValueError: ``percentiles`` are not two increasing numbers in 0..100.
     """
     name = os.fspath(path)
-    is_tiff = _first_bytes(name)[:4] in _TIFF_STARTS
+    is_tiff = first_bytes(name)[:4] in TIFF_STARTS
     try:
         if is_tiff:
             pixels, has_alpha = read_tiff(name, planes_are_channels=bool(channels))
         else:
-            pixels, has_alpha = _read_raster(name)
+            pixels, has_alpha = read_raster(name)
     except BadFileError:
         raise
     except DECODER_ERRORS as error:
-        raise _undecodable(name, error) from error
+        raise undecodable(name, error) from error
     pixels = _choose_channels(pixels, has_alpha, channels, name)
     _require_numbers(pixels, name)
     return to_byte_range(pixels, percentiles)
@@ -92,17 +102,17 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         BadFileError: the file is missing, empty, or its header is not one of an image.
     """
     name = os.fspath(path)
-    is_tiff = _first_bytes(name)[:4] in _TIFF_STARTS
+    is_tiff = first_bytes(name)[:4] in TIFF_STARTS
     try:
         if is_tiff:
             return tiff_size(name)
-        with Image.open(name) as image:
+        with Image.open(name, formats=FORMATS) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            return (width, height) if exif_orientation(image) >= 5 else (height, width)
     except BadFileError:
         raise
     except DECODER_ERRORS as error:
-        raise _undecodable(name, error) from error
+        raise undecodable(name, error) from error
 
 
 def to_byte_range(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> np.ndarray:
@@ -125,19 +135,43 @@ def to_byte_range(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> np.n
             f"INPUT.PERCENTILES is {tuple(percentiles)}; two increasing numbers in 0..100 are "
             f"needed, such as {DEFAULT_PERCENTILES}, or ()"
         )
+    return stretched(pixels, pixel_limits(pixels, percentiles))
+
+
+def pixel_limits(pixels: np.ndarray, percentiles: Sequence[float] = ()) -> Limits:
+    """The values of pixels (H, W, C) that become 0 and 255, from all of them."""
     if pixels.dtype == np.uint8 and not percentiles:
-        return pixels
-    scaled = np.empty(pixels.shape, np.float32)
+        return ()
+    limits = []
     for c in range(pixels.shape[2]):
         channel = pixels[..., c].astype(np.float64)
         low, high = np.percentile(channel, tuple(percentiles) or DEFAULT_PERCENTILES)
         if high <= low:
             low, high = channel.min(), channel.max()
+        limits.append((float(low), float(high)))
+    return tuple(limits)
+
+
+def stretched(pixels: np.ndarray, limits: Limits) -> np.ndarray:
+    """Map limits to 0 and 255; values beyond are clipped, and a channel of one value becomes 0.
+
+    Args:
+        pixels: (H, W, C), the pixels that the limits are of or a part of them.
+        limits: one pair per channel, or none.
+
+    Returns:
+        (H, W, C) ``float32`` in 0..255; without limits the pixels themselves.
+    """
+    if not limits:
+        return pixels
+    scaled = np.empty(pixels.shape, np.float32)
+    for c, (low, high) in enumerate(limits):
+        channel = pixels[..., c].astype(np.float64)
         scaled[..., c] = np.clip((channel - low) / ((high - low) or 1.0), 0, 1) * 255
     return scaled
 
 
-def _first_bytes(name: str) -> bytes:
+def first_bytes(name: str) -> bytes:
     """The first 32 bytes of a file that exists and is not empty."""
     try:
         with open(name, "rb") as file:
@@ -154,7 +188,8 @@ def _first_bytes(name: str) -> bytes:
     return start
 
 
-def _undecodable(name: str, error: BaseException) -> BadFileError:
+def undecodable(name: str, error: BaseException) -> BadFileError:
+    """What to say of a file whose decoding failed."""
     if isinstance(error, Image.UnidentifiedImageError):
         return BadFileError(f"{name}: is not an image. PNG, JPEG and TIFF files are read.")
     if isinstance(error, Image.DecompressionBombError):
@@ -167,22 +202,22 @@ def _undecodable(name: str, error: BaseException) -> BadFileError:
     )
 
 
-def _read_raster(name: str) -> tuple[np.ndarray, bool]:
+def read_raster(name: str) -> tuple[np.ndarray, bool]:
     """PNG, JPEG and Pillow's other formats: (H, W, C), and whether the last is transparency."""
     with open(name, "rb") as file:
         start = file.read(26)
-    with Image.open(name) as image:
+    with Image.open(name, formats=FORMATS) as image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise BadFileError(
                 f"{name}: holds {getattr(image, 'n_frames', 0)} frames. Save one image per file."
             )
-        orientation = _orientation(image)
-        if start.startswith(_PNG_START) and start[24] == 16:
+        orientation = exif_orientation(image)
+        if start.startswith(PNG_START) and start[24] == 16:
             # Pillow reduces 16-bit colour to 8 bits.
             pixels, has_alpha = _read_deep_png(name), start[25] in (4, 6)
         else:
             image.load()
-            pixels, has_alpha = _pillow_pixels(image, name)
+            pixels, has_alpha = pillow_pixels(image, name)
     return orient(pixels, orientation), has_alpha
 
 
@@ -194,7 +229,8 @@ def _read_deep_png(name: str) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _pillow_pixels(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
+def pillow_pixels(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
+    """A loaded image (H, W, C), palettes looked up, and whether it ends in transparency."""
     mode = image.mode
     if mode == "1":
         image = image.convert("L")
@@ -208,7 +244,7 @@ def _pillow_pixels(image: Image.Image, name: str) -> tuple[np.ndarray, bool]:
     return pixels if pixels.ndim == 3 else pixels[..., None], image.mode in ("LA", "RGBA")
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8. Asked for it, Pillow decodes a PNG without EXIF in its header."""
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1

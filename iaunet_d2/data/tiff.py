@@ -8,7 +8,7 @@ import tifffile
 from .errors import BadFileError
 
 _MINISWHITE, _PALETTE = 0, 3
-_ALPHA_SAMPLES = (1, 2)
+ALPHA_SAMPLES = (1, 2)
 
 
 def read_tiff(path: str, planes_are_channels: bool = False) -> tuple[np.ndarray, bool]:
@@ -27,17 +27,17 @@ def read_tiff(path: str, planes_are_channels: bool = False) -> tuple[np.ndarray,
     """
     with tifffile.TiffFile(path) as tif:
         series = _only_series(tif, path)
-        _require_all_data(tif, series, path)
+        require_all_data(tif, series, path)
         axes, shape = series.axes, series.shape
         channel = _channel_axis(path, axes, shape, planes_are_channels)
         page = series.keyframe
-        array = _plain_values(series.asarray(), page)
+        array = plain_values(series.asarray(), page)
         if array.ndim > len(axes):  # a palette was looked up
             axes, channel = axes + "S", "S"
         array = _to_hwc(array, axes, channel)
         extra = tuple(page.extrasamples or ())
-        has_alpha = channel == "S" and bool(extra) and extra[-1] in _ALPHA_SAMPLES
-        return orient(array, _orientation(page)), has_alpha
+        has_alpha = channel == "S" and bool(extra) and extra[-1] in ALPHA_SAMPLES
+        return orient(array, page_orientation(page)), has_alpha
 
 
 def tiff_size(path: str) -> tuple[int, int]:
@@ -48,10 +48,10 @@ def tiff_size(path: str) -> tuple[int, int]:
     """
     with tifffile.TiffFile(path) as tif:
         series = _only_series(tif, path)
-        _require_all_data(tif, series, path)
+        require_all_data(tif, series, path)
         _channel_axis(path, series.axes, series.shape, planes_are_channels=True)
         height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
-        return (width, height) if _orientation(series.keyframe) >= 5 else (height, width)
+        return (width, height) if page_orientation(series.keyframe) >= 5 else (height, width)
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -75,7 +75,12 @@ def _only_series(tif: Any, path: str) -> Any:
     return full[0]
 
 
-def _require_all_data(tif: Any, series: Any, path: str) -> None:
+def require_all_data(tif: Any, series: Any, path: str) -> None:
+    """Refuse a truncated file, of which tifffile might give zeros.
+
+    Raises:
+        BadFileError: pixels lie beyond the file's end.
+    """
     size = tif.filehandle.size
     for page in series.pages:
         if page is None:
@@ -117,7 +122,7 @@ def _channel_axis(
     )
 
 
-def _plain_values(array: np.ndarray, page: Any) -> np.ndarray:
+def plain_values(array: np.ndarray, page: Any) -> np.ndarray:
     """Undo palette, white-is-zero and one-bit storage."""
     if page.photometric == _PALETTE and page.colormap is not None:
         return (np.moveaxis(page.colormap[:, array], 0, -1) >> 8).astype(np.uint8)
@@ -138,7 +143,8 @@ def _to_hwc(array: np.ndarray, axes: str, channel: str | None) -> np.ndarray:
     return array if channel else array[..., None]
 
 
-def _orientation(page: Any) -> int:
+def page_orientation(page: Any) -> int:
+    """The orientation tag of a page, 1 to 8."""
     tag = page.tags.get("Orientation")
     value = int(tag.value) if tag is not None else 1
     return value if value in range(1, 9) else 1

@@ -23,6 +23,7 @@ from .pixel_statistics import fill_pixel_statistics
 from .preflight import check_writable, merge_config, resuming_command
 from .results import detectron2_results, write_results
 from .trainer import Trainer
+from .training_data import write_training_data
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,8 @@ def run(args: Namespace) -> None:
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
+    if comm.is_main_process():
+        write_training_data(cfg)
     trainer.train()
 
 

@@ -1,17 +1,20 @@
 """A trained model, called with one image at a time."""
 
 import os
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+from torch import nn
 
 from ..data import IAUNetDatasetMapper
 from ..data.readers import to_byte_range
 from ..engine.checkpointer import AtomicCheckpointer
 from ..meta_arch import SegmentationModel
+from ..networks.scored_masks import ScoredMasks, on_cpu, tight_crops
 
 
 class Predictor:
@@ -72,3 +75,39 @@ class Predictor:
         if not np.isfinite(image).all():
             raise ValueError("the image holds NaN or Inf; replace them first")
         return to_byte_range(image.reshape(*image.shape[:2], -1), self.percentiles)
+
+
+@torch.no_grad()
+def find_instances(model: nn.Module, entries: list[dict[str, Any]]) -> list[ScoredMasks]:
+    """Instances as crops, best first, by any meta-architecture.
+
+    A model of this package gives crops; any other gives full frames (``pred_masks``), which are cut
+    down.
+
+    Args:
+        model: in evaluation mode.
+        entries: of the mapper, one per image.
+
+    Raises:
+        ValueError: the model finds no masks, as a detector of boxes alone.
+    """
+    segment = getattr(model, "segment", None)
+    if segment is not None:
+        return segment(entries)
+    return [_from_frames(output, model) for output in model(entries)]
+
+
+def _from_frames(output: dict[str, Any], model: nn.Module) -> ScoredMasks:
+    found = output.get("instances")
+    if found is None or not found.has("pred_masks"):
+        raise ValueError(
+            f"{type(model).__name__} gives no masks of instances: a model of instance segmentation "
+            "is needed (MODEL.MASK_ON True)"
+        )
+    crops, corners = tight_crops(
+        on_cpu(list(found.pred_masks.bool())), [(0, 0)] * len(found.pred_masks)
+    )
+    scores = found.scores.float().cpu()
+    classes = found.pred_classes.cpu().long()
+    instances = ScoredMasks(crops, corners, scores, classes, tuple(found.image_size))
+    return instances.take(torch.argsort(scores, descending=True, stable=True))

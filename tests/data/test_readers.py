@@ -270,3 +270,16 @@ def test_header_of_a_truncated_tiff_is_enough_to_tell(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(BadFileError, match=r"is truncated: its pixels reach to byte"):
         image_size(path)
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_postscript_is_never_handed_to_a_program(tmp_path, read):
+    """Pillow decodes it through Ghostscript, whatever the file's name."""
+    file = tmp_path / "cells.png"
+    file.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    with Image.open(file) as image:
+        assert image.format == "EPS"
+    with pytest.raises(BadFileError, match="is not an image"):
+        read(file)

@@ -1,9 +1,9 @@
 """The comparison as one HTML file that needs no other: table, plots, pictures."""
 
-import base64
 import html
 from collections.abc import Sequence
 
+from ...webpage import data_uri, document
 from .pictures import Strip
 from .plots import plots
 from .rows import Comparison
@@ -47,22 +47,14 @@ def page(comparison: Comparison, strips: Sequence[Strip] = (), command: str = ""
     ]
     for title, png in plots(comparison).items():
         body.append(f"<h2>{title}</h2>")
-        body.append(f'<img class="plot" alt="{title}" src="{_data("png", png)}">')
+        body.append(f'<img class="plot" alt="{title}" src="{data_uri("png", png)}">')
     if strips:
         body.append("<h2>The same images</h2>")
         body += [_strip(strip) for strip in strips]
     body.append("<h2>How this was made</h2>")
     made = "\n\n".join(part for part in (command, comparison.environment) if part)
     body.append(f"<pre>{html.escape(made)}</pre>")
-    title = html.escape(f"Comparison on {comparison.dataset}")
-    head = (
-        f'<meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-    )
-    content = "\n".join(body)
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{content}\n</body></html>\n'
-    )
+    return document(f"Comparison on {comparison.dataset}", "\n".join(body), _STYLE)
 
 
 def _table(comparison: Comparison) -> str:
@@ -82,13 +74,9 @@ def _table(comparison: Comparison) -> str:
 
 def _strip(strip: Strip) -> str:
     figures = [
-        f'<figure><img alt="{html.escape(panel.title)}" src="{_data("jpeg", panel.jpeg)}">'
+        f'<figure><img alt="{html.escape(panel.title)}" src="{data_uri("jpeg", panel.jpeg)}">'
         f"<figcaption><b>{html.escape(panel.title)}</b>{html.escape(panel.caption)}</figcaption>"
         "</figure>"
         for panel in strip.panels
     ]
     return f'<p>{html.escape(strip.name)}</p><div class="strip">{"".join(figures)}</div>'
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

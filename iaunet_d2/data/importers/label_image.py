@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ..errors import BadFileError
 from ..rasterise import Patch, encode_patch
-from ..readers import DECODER_ERRORS
+from ..readers import DECODER_ERRORS, FORMATS
 from .common import Instance, Job, Plan, require_size
 from .pairing import Unit, annotates, list_images, pair, pair_tasks, single_units, stem_below
 from .polygons import FrameSize
@@ -166,7 +166,7 @@ def _read_tiff(name: str) -> np.ndarray:
 
 
 def _read_raster(name: str) -> np.ndarray:
-    with Image.open(name) as image:
+    with Image.open(name, formats=FORMATS) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise BadFileError(f"{name}: holds several frames. Save one label image per file.")
         # A palette only shows the numbers in colours; the pixels hold the numbers.

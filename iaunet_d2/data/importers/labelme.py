@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..errors import BadFileError
 from ..rasterise import Patch, encode_patch
-from ..readers import DECODER_ERRORS
+from ..readers import DECODER_ERRORS, FORMATS
 from .common import NO_PIXEL, Instance, Job, Plan, read_json, require_size
 from .pairing import Unit, list_images, pair, pair_tasks, single_units
 from .polygons import (
@@ -130,7 +130,7 @@ def _draw_mask(shape: dict[str, Any], points: np.ndarray, size: FrameSize) -> Pa
     if len(points) != 2 or not isinstance(shape.get("mask"), str):
         raise ValueError("is a mask without its box of two points or without its picture")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as picture:
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"])), formats=FORMATS) as picture:
             mask = np.array(picture.convert("L")) > 0
     except (binascii.Error, *DECODER_ERRORS) as error:
         raise ValueError(f"has a mask that cannot be decoded ({error})") from error

@@ -27,7 +27,7 @@ import tifffile
 from PIL import Image
 
 from ..errors import BadFileError
-from ..readers import DECODER_ERRORS, image_size, read_image, to_byte_range
+from ..readers import DECODER_ERRORS, FORMATS, image_size, read_image, to_byte_range
 from ..tiff import read_tiff
 from .build import Build, Item, Sample
 from .label_maps import label_annotations
@@ -162,7 +162,7 @@ def _is_copied(image: Path) -> bool:
     with _decoding(image):
         if image.suffix.lower() in _TIFF_SUFFIXES:
             return _has_usual_channels(image)
-        with Image.open(image) as opened:
+        with Image.open(image, formats=FORMATS) as opened:
             return opened.format in _COPIED_FORMATS
 
 

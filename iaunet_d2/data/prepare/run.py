@@ -12,12 +12,12 @@ from typing import Any
 
 from ..._version import __version__
 from ...files import atomic_write
+from ...lock import only_one
 from ..datasets_root import datasets_root
 from ..errors import BadFileError
 from .archive import is_archive, unpack
 from .build import Build
 from .download import download
-from .lock import only_one
 from .recipe import Count, Recipe
 from .source import SourceFiles, visible_files
 

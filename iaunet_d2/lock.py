@@ -8,7 +8,7 @@ from pathlib import Path
 
 import portalocker
 
-from ..errors import BadFileError
+from .data.errors import BadFileError
 
 logger = logging.getLogger(__name__)
 

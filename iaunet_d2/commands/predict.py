@@ -1,0 +1,230 @@
+"""``iaunet predict``."""
+
+import argparse
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import log_to_console
+
+if TYPE_CHECKING:
+    from ..inference.options import Options, Summary
+
+HELP = "find the cells of images: files, folders, patterns; and write them for other programs"
+
+EXIT_CODES = (
+    "Exit codes: 0 all images are done; 1 some failed, and are listed at the end; 2 it could not "
+    "start or go on (wrong usage, no model, disk full); 130 interrupted. The same command again "
+    "does what is missing."
+)
+SOME_FAILED = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The images, the model, where outputs go and which, and how images are read."""
+    parser.epilog = EXIT_CODES
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image files, folders of images, or patterns such as 'scans/*.tif'",
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder")
+    _add_model(parser)
+    _add_reading(parser)
+    _add_running(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="DIR", help="folder that training wrote (OUTPUT_DIR)")
+    parser.add_argument("--config-file", metavar="C", help="instead: a config, with --weights")
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="weights file (default: model_best.pth of the folder, else model_final.pth, else the "
+        "last checkpoint)",
+    )
+    parser.add_argument(
+        "--score-thresh",
+        type=float,
+        metavar="S",
+        help="leave out cells with a lower score (default: TEST.SCORE_THRESH of the config, 0.5)",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs="+",
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys to change, such as INPUT.PERCENTILES (0,100)",
+    )
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    from ..inference.sources.axes import AXES_HELP
+
+    parser.add_argument("--recursive", action="store_true", help="look in sub-folders too")
+    parser.add_argument(
+        "--channels",
+        default="",
+        metavar="0,1,2",
+        help="numbers of the channels to take, from 0 (default: INPUT.CHANNELS of the config)",
+    )
+    parser.add_argument(
+        "--axes",
+        default="",
+        metavar="ZYX",
+        help=f"a letter per dimension, instead of what the files say: {AXES_HELP}",
+    )
+    parser.add_argument(
+        "--pixel-size",
+        default="",
+        metavar="UM",
+        help="µm per pixel, or vertically,horizontally, instead of what the files say",
+    )
+    parser.add_argument(
+        "--tile",
+        default="auto",
+        metavar="auto|N|off",
+        help="auto: images larger than those of the training are cut into tiles of their size; N: "
+        "tiles of N pixels, shown to the model at the scale of the training; off: never",
+    )
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    from ..inference.outputs import FORMATS
+
+    formats = "; ".join(f"{name}: {kind.description}" for name, kind in FORMATS.items())
+    parser.add_argument(
+        "--formats",
+        default="labels,csv,overlay",
+        metavar="A,B",
+        help=f"what is written per image (default labels,csv,overlay), or all. {formats}. Always "
+        "written: counts.csv and report.html of the run",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="auto|cpu|cuda|mps",
+        help="auto: a GPU of Nvidia's, else the CPU (default)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images of one size, or tiles, at a time (default: 4 on a GPU, 1 on the CPU)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="threads that read and write while the model works (default 2)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="do again what is done already (default: skip it)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, and print what was done.
+
+    Returns:
+        The exit code: 0, or 1 where some images failed.
+
+    Raises:
+        ValueError: an argument, the config or the weights cannot be used.
+        OSError: model or images are not there, or the output folder cannot be written.
+        KeyboardInterrupt: it was interrupted.
+    """
+    from ..inference.inputs import find_inputs
+    from ..inference.options import made_with
+    from ..inference.records import COUNTS, REPORT, Records
+    from ..inference.run import FolderRun
+    from ..inference.segmenter import Segmenter
+
+    options = _options(args)
+    started = _started()
+    with log_to_console():
+        files = find_inputs(
+            args.inputs, args.output, args.recursive, Records(args.output, {}, started).owner
+        )
+        segmenter = Segmenter(
+            args.model or args.config_file, args.weights, args.device, args.score_thresh, args.opts
+        )
+        options = options.for_device(args.batch_size, segmenter.cfg.MODEL.DEVICE)
+        segmenter.tile_side((1, 1), options.tile)
+        records = Records(args.output, made_with(segmenter, options), started, args.overwrite)
+        summary = FolderRun(segmenter, files, records, options)()
+    if os.environ.get("RANK", "0") == "0":
+        print(_told(summary))
+        print(f"{args.output / REPORT}\n{args.output / COUNTS}")
+    return SOME_FAILED if summary.failed else 0
+
+
+def _options(args: argparse.Namespace) -> "Options":
+    """The arguments that concern images, checked.
+
+    Raises:
+        ValueError: one cannot be used.
+    """
+    from ..inference.options import Options
+    from ..inference.outputs import parse_formats
+    from ..inference.sources import check_axes
+    from ..inference.sources.pixel_size import given_size
+
+    if not (args.model or args.config_file):
+        raise ValueError("--model DIR, or --config-file C with --weights W, is needed")
+    if args.model and args.config_file:
+        raise ValueError("--model and --config-file: give one of them")
+    size = numbers(args.pixel_size, float, "--pixel-size")
+    for name in ("workers", "batch_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: at least 1 is needed")
+    return Options(
+        formats=parse_formats(args.formats),
+        tile=args.tile,
+        axes=check_axes(args.axes),
+        channels=tuple(numbers(args.channels, int, "--channels")),
+        pixel_size=given_size((size * 2 if len(size) == 1 else size) or None),
+        workers=args.workers,
+    )
+
+
+def numbers(text: str, kind: type, option: str) -> list:
+    """The numbers of a list such as ``0,1,2``."""
+    try:
+        return [kind(part) for part in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: numbers separated by commas are needed") from error
+
+
+def _started() -> float:
+    """When this run began: for processes that torchrun started together, the same time."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+        return time.time()
+    import torch.distributed as dist
+
+    store, rank, _ = next(dist.rendezvous("env://"))
+    if rank == 0:
+        store.set("iaunet_predict/started", str(time.time()))
+    return float(store.get("iaunet_predict/started"))
+
+
+def _told(summary: "Summary") -> str:
+    """What was done, what failed, what else is to be known."""
+    parts = [f"{summary.done} done"]
+    if summary.elsewhere:
+        parts.append(f"{summary.elsewhere} done by other processes")
+    if summary.before:
+        parts.append(f"{summary.before} done before")
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} failed")
+    total = summary.done + summary.elsewhere + summary.before + len(summary.failed)
+    lines = [f"{total} images: {', '.join(parts)}; {summary.cells:,} cells"]
+    lines += [f"  failed: {error}" for _, error in summary.failed]
+    notes = Counter(note for _, note in summary.notes)
+    lines += [f"  {count} images: {note}" for note, count in notes.items()]
+    return "\n".join(lines)
