@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from .console import log_to_console
+from .console import log_to_console, terminated_as_interrupted
 from .predict import numbers
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     limits = _limits(args)
     require_extra()
     try:
-        with log_to_console():
+        with log_to_console(), terminated_as_interrupted():
             segmenter = Segmenter(args.model, args.weights, args.device, LOWEST_SCORE)
             segmenter.tile_side((1, 1), limits.tile)
             if not is_loopback(args.host):

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import log_to_console
+from .console import log_to_console, terminated_as_interrupted
 
 if TYPE_CHECKING:
     from ..inference.options import Options, Summary
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = _options(args)
     started = _started()
-    with log_to_console():
+    with log_to_console(), terminated_as_interrupted():
         files = find_inputs(
             args.inputs, args.output, args.recursive, Records(args.output, {}, started).owner
         )

@@ -5,14 +5,12 @@ import ipaddress
 import logging
 import os
 import shutil
-import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 
 from ..inference.segmenter import Segmenter
 from ..networks import MissingExtraError
@@ -66,7 +64,7 @@ def serve(
         OSError: the address cannot be used.
         KeyboardInterrupt: it was interrupted; the temporary folder is deleted.
     """
-    with _terminated_as_interrupted(), _listening(host, port) as server, own_folder() as folder:
+    with _listening(host, port) as server, own_folder() as folder:
         import uvicorn
 
         from .app import build_app
@@ -128,17 +126,3 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             ) from error
         server.listen()
         yield server
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C: else the process ends at once, and leaves its files."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,17 +1,24 @@
 """Which images a run is about, and what its outputs are called."""
 
 import glob
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from .outputs import FORMATS
 from .sources import SUFFIXES
 
+logger = logging.getLogger(__name__)
+
 RESERVED = ("counts", "report")
 """Names that files of the whole run begin with."""
+
+LONGEST_NAME = 200
+"""Bytes of an image's name in the names of its outputs."""
 
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
@@ -91,7 +98,12 @@ def _expand(text: str, output: Path, recursive: bool) -> Iterator[tuple[Path, Pa
 
 def _images_in(folder: Path, output: Path, recursive: bool) -> Iterator[Path]:
     """The images of a folder, and of those below it; hidden ones and outputs are left out."""
-    for path in sorted(folder.iterdir()):
+    try:
+        inside = sorted(folder.iterdir())
+    except PermissionError as error:
+        logger.warning("%s: cannot be looked into (%s); the rest goes on", folder, error.strerror)
+        return
+    for path in inside:
         if path.name.startswith(".") or _is_output(path, output, folder):
             continue
         if is_image(path):
@@ -128,7 +140,10 @@ def _named(files: list[Input], owner: Callable[[str], Path | None]) -> list[Inpu
             i
             for i, (name, file) in enumerate(zip(names, files, strict=True))
             if level[i] + 1 < len(choices[i])
-            and (count[name.casefold()] > 1 or _belongs_to_another(name, file, owner))
+            and (
+                (count[name.casefold()] > 1 and not _belongs_to(name, file, owner))
+                or _belongs_to_another(name, file, owner)
+            )
         ]
         if not rising:
             return [replace(f, name=name) for f, name in zip(files, names, strict=True)]
@@ -141,13 +156,27 @@ def _names(file: Input, common: Path) -> Iterator[str]:
     plain = file.path.relative_to(file.root)
     stem = plain.with_suffix("")
     numbered = stem.suffix[:2] == ".p" and stem.suffix[2:].isdigit()  # as planes of a stack are
-    if stem.as_posix() not in RESERVED and not numbered:
-        yield stem.as_posix()
-    yield plain.as_posix()
-    yield file.path.absolute().relative_to(common).as_posix()
+    if stem.as_posix().casefold() not in RESERVED and not numbered:
+        yield _fitting(stem)
+    yield _fitting(plain)
+    yield _fitting(file.path.absolute().relative_to(common))
     # The path from the root of the disk; a drive's letter and colon are none of a name.
     absolute = file.path.absolute()
-    yield absolute.relative_to(absolute.anchor).as_posix()
+    yield _fitting(absolute.relative_to(absolute.anchor))
+
+
+def _fitting(path: Path) -> str:
+    """A path whose last part leaves room for endings; file systems take 255 bytes."""
+    name = path.name.encode("utf-8", "surrogateescape")
+    if len(name) <= LONGEST_NAME:
+        return path.as_posix()
+    cut = name[: LONGEST_NAME - 9].decode("utf-8", "ignore")
+    return path.with_name(f"{cut}~{sha256(name).hexdigest()[:8]}").as_posix()
+
+
+def _belongs_to(name: str, file: Input, owner: Callable[[str], Path | None]) -> bool:
+    other = owner(name)
+    return other is not None and other.resolve() == file.path.resolve()
 
 
 def _belongs_to_another(name: str, file: Input, owner: Callable[[str], Path | None]) -> bool:

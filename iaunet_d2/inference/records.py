@@ -112,12 +112,20 @@ class Records:
             stream.write(json.dumps(record).encode())
 
     def all(self) -> Iterator[Record]:
-        """All records of this model and these settings; failures of this run alone."""
+        """All records of this model and these settings; failures of this run alone.
+
+        Of an image that was recorded under two names, the newer.
+        """
+        newest: dict[str, Record] = {}
         for path in sorted(self.folder.rglob(f"*{SUFFIX}")):
             record = _read(path)
             if record is not None and record["made_with"] == self.made_with:
-                if not record["error"] or record["time"] >= self.started:
-                    yield record
+                before = newest.get(record["input"]["path"])
+                if before is None or before["time"] < record["time"]:
+                    newest[record["input"]["path"]] = record
+        for record in newest.values():
+            if not record["error"] or record["time"] >= self.started:
+                yield record
 
     def _counts(self, record: Record) -> bool:
         of_this_run = record["time"] >= self.started

@@ -19,7 +19,7 @@ from ..data.readers import DECODER_ERRORS
 from ..engine.errors import OutputError
 from ..lock import only_one
 from .cells import Cells
-from .claims import Claims
+from .claims import STALE_AFTER, Claims
 from .inputs import Input
 from .options import Options, Summary
 from .outputs import FORMATS, write
@@ -70,6 +70,7 @@ class FolderRun:
         self.records = records
         self.options = options
         self.summary = Summary()
+        self._told_of_waiting = False
         self._writing: deque[tuple[_Work, int, Future[dict[str, Any]]]] = deque()
 
     def __call__(self) -> Summary:
@@ -107,6 +108,7 @@ class FolderRun:
                 while left:
                     busy = self._pass(left)
                     if len(busy) == len(left):
+                        self._tell_of_waiting(len(busy))
                         time.sleep(_WAIT)
                     left = busy
             except BaseException as error:
@@ -114,6 +116,16 @@ class FolderRun:
                 if isinstance(error, KeyboardInterrupt):
                     self._keep_written()
                 raise
+
+    def _tell_of_waiting(self, count: int) -> None:
+        if not self._told_of_waiting:
+            logger.info(
+                "Waiting for %d image(s) that another process is at; if it has died, they are "
+                "taken over after %d s at most",
+                count,
+                STALE_AFTER,
+            )
+        self._told_of_waiting = True
 
     def _pass(self, files: Sequence[Input]) -> list[Input]:
         """Do those that are free; give those that other processes are at."""
@@ -244,7 +256,8 @@ class FolderRun:
 
     def _collect(self, at_most: int) -> None:
         """Take what has been written, until so many are still at it."""
-        while len(self._writing) > at_most:
+        # What has been written is recorded at once: a kill then loses less.
+        while self._writing and (len(self._writing) > at_most or self._writing[0][2].done()):
             work, number, future = self._writing.popleft()
             part = self._value(work, future)
             if part is not None:

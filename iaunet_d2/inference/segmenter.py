@@ -164,6 +164,8 @@ class Segmenter:
 
         The other arguments and errors are those of :meth:`predict`.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch size {batch_size}: at least 1 is needed")
         found: list[Cells] = []
         waiting: list[Loaded] = []
         for image in images:
@@ -174,10 +176,16 @@ class Segmenter:
                 )
             one = self.load(planes[0], tile)
             if waiting and not (len(waiting) < batch_size and batches_with(waiting[-1], one)):
-                found += self.find_together(waiting)
+                found += self._find_all(waiting, batch_size)
                 waiting = []
             waiting.append(one)
-        return found + self.find_together(waiting)
+        return found + self._find_all(waiting, batch_size)
+
+    def _find_all(self, several: Sequence[Loaded], batch_size: int) -> list[Cells]:
+        """Those of planes that go together; a tiled one is always alone."""
+        if len(several) == 1:
+            return [self.find(several[0], batch_size)]
+        return self.find_together(several)
 
     def planes(
         self,

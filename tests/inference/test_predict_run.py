@@ -352,3 +352,29 @@ def test_no_more_is_read_ahead_than_allowed():
             assert len(taken) - len(got) <= 3
             got.append((item, future.result()))
     assert got == [(k, 10 * k) for k in range(6)]
+
+
+def test_a_namesake_that_comes_later_gets_a_name_of_its_own(blobs, images, tmp_path):
+    out = tmp_path / "out"
+    predict(blobs, images, out)
+    save(images / "im2.bmp", spots(40, 64, (1, 1, 5, 5)))
+    again = predict(blobs, images, out)
+    assert (again.done, again.before) == (1, 5)
+    assert {"im2.csv", "im2.bmp.csv"} <= below(out)
+    rows = [(r["image"], r["cells"]) for r in table(out / "counts.csv")]
+    assert sorted(rows) == sorted(
+        [(f"im{k}.png", str(k + 1)) for k in range(5)] + [("im2.bmp", "1")]
+    )
+
+
+def test_long_names_are_shortened_and_stay_apart(blobs, tmp_path):
+    folder = tmp_path / "long"
+    for ending in "ab":
+        save(folder / f"{'x' * 249}{ending}.png", spots(40, 64, (1, 1, 5, 5)))
+    save(folder / "Counts.png", spots(40, 64, (1, 1, 5, 5)))
+    out = tmp_path / "out"
+    summary = predict(blobs, folder, out, formats=("csv",))
+    assert (summary.done, summary.failed) == (3, [])
+    written = {f for f in below(out) if f.endswith(".csv")} - {"counts.csv"}
+    assert len(written) == 3 and "Counts.csv" not in written
+    assert predict(blobs, folder, out, formats=("csv",)).before == 3

@@ -223,6 +223,16 @@ def test_several_images_of_a_size_go_together(blobs, tmp_path):
     assert [boxes_of(cells)[0][0] for cells in found] == [1, 2, 3, 4, 5, 1, 2]
     assert BlobFinder.batches == [4, 1, 2] and found[-1].name == "a.png"
     assert blobs.predict_batch([]) == []
+    with pytest.raises(ValueError, match="batch size 0"):
+        blobs.predict_batch(images, batch_size=0)
+
+
+def test_images_of_a_batch_that_need_tiles_are_found_too(blobs):
+    small, large = spots(64, 64, (1, 9, 5, 5)), spots(400, 400, (3, 9, 5, 5), (300, 390, 5, 5))
+    assert blobs.tile_side((400, 400)) > 0
+    found = blobs.predict_batch([small, large, large, small, small], batch_size=4)
+    assert [len(cells) for cells in found] == [1, 2, 2, 1, 1]
+    assert [len(cells) for cells in blobs.predict_batch([large])] == [2]
 
 
 def test_what_cannot_be_used_is_told(blobs, tmp_path):

@@ -177,7 +177,7 @@ def planes_of(
             f"{where}: holds values of type {block.dtype}, not real numbers. {remedy}."
         )
     if axes:
-        block = _with_axes(block, fitting_axes(axes, block.shape, where))
+        block = _with_axes(block, fitting_axes(axes, block.shape, where), where)
     if 0 in block.shape:
         raise BadFileError(
             f"{where}: holds no pixels ({describe(block.shape)}). Save it again with an image."
@@ -199,8 +199,18 @@ def planes_of(
     return planes
 
 
-def _with_axes(block: Block, axes: str) -> Block:
-    """Other letters; names of channels and transparency only where the same dimension has them."""
+def _with_axes(block: Block, axes: str, where: str) -> Block:
+    """Other letters; names of channels and transparency only where the same dimension has them.
+
+    Raises:
+        BadFileError: the samples of colour pixels would become an axis of the image.
+    """
+    for own, other, length in zip(block.axes, axes, block.shape, strict=True):
+        if own == "S" and length > 1 and other not in "SC":
+            raise BadFileError(
+                f"{where}: its dimension of {length} holds the samples of colour pixels, and axes "
+                f"{axes!r} call it {other}. Give colour images and stacks to runs of their own."
+            )
 
     def places(letters: str) -> list[int]:
         return [i for i, a in enumerate(letters) if a in "CS" and block.shape[i] > 1]

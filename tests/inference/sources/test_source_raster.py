@@ -103,3 +103,12 @@ def test_real_images(shared_data: Path) -> None:
             np.testing.assert_array_equal(whole(plane), expected)
         else:
             assert whole(plane).shape == expected.shape
+
+
+def test_colours_never_become_an_axis_of_the_image(tmp_path: Path) -> None:
+    Image.fromarray(noise(20, 33, 3)).save(tmp_path / "rgb.png")
+    for axes in ("ZYX", "CYX"):
+        with pytest.raises(BadFileError, match=rf"rgb\.png: .* samples of colour .*'{axes}'"):
+            open_planes(tmp_path / "rgb.png", axes=axes)
+    assert one(tmp_path / "rgb.png", axes="YXS").shape == (20, 33, 3)
+    assert one(tmp_path / "rgb.png", axes="YXC").shape == (20, 33, 3)
