@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cells import Cells
-
 MARGIN = 4
 """How far, in pixels, two tiles' ideas of the centre of one cell may lie from the seam."""
 
@@ -174,14 +172,3 @@ def choose_overlap(largest_cell_side: float, tile: int, margin: int = MARGIN) ->
             -(-4 * int(np.ceil(largest_cell_side)) // (2 * _STEP)) * 2 * _STEP,
         )
     return half
-
-
-def too_large(cells: Cells, overlap: int, margin: int = MARGIN) -> np.ndarray:
-    """Which cells are larger than the overlap of tiles allows: (N,) bool.
-
-    A smaller one is seen whole by every tile that could have been asked for it. A larger one is
-    whole where it happened to lie well inside a tile, and may be cut at a seam.
-    """
-    boxes = cells.boxes
-    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
-    return sides >= overlap - 2 * margin

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiled_scenes import cells_of
 
-from iaunet_d2.inference.tiling import Rectangle, choose_overlap, plan_tiles, too_large
+from iaunet_d2.inference.tiling import Rectangle, choose_overlap, plan_tiles
 
 
 def counted(size, rectangles):
@@ -105,10 +104,3 @@ def test_cells_that_do_not_fit_are_an_error():
     for side in (-1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="Not sizes"):
             choose_overlap(side, 512)
-
-
-def test_which_cells_are_too_large():
-    sides = [(10, 10), (55, 10), (56, 10), (10, 56), (300, 300)]
-    cells = cells_of([(0, 0, np.ones(side, dtype=bool)) for side in sides], (400, 400))
-    assert too_large(cells, 64).tolist() == [False, False, True, True, True]
-    assert too_large(cells_of([], (400, 400)), 64).tolist() == []
