@@ -157,7 +157,8 @@ def test_two_processes_do_each_image_once(model, tmp_path):
         save(tmp_path / "in" / f"im{k}.png", spots(40, 64, (5, 5, 6, 6)))
     (tmp_path / "in" / "bad.png").write_text("no image")
     places = [Path(iaunet_d2.__file__).resolve().parents[1], Path(__file__).parent]
-    path = os.pathsep.join(map(str, places))
+    # After what is there already: it may name the Detectron2 that wrote the model's config.
+    path = os.pathsep.join(filter(None, [*map(str, places), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": path, LOG: str(tmp_path / "log")}
     code = "import sys, iaunet_d2, blob_model, iaunet_d2.cli as c; sys.exit(c.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "predict"]
