@@ -7,6 +7,9 @@ from detectron2.config import CfgNode as CN
 def add_common(cfg: CN) -> None:
     """Add the keys, and this project's defaults of Detectron2's."""
     _add_model(cfg)
+    # One whole number per name of DATASETS.TRAIN: (5, 1) takes 5 samples of the first to each one
+    # of the second; () takes all images alike.
+    cfg.DATASETS.MIX = ()
     _add_input(cfg)
     _add_solver(cfg)
     _add_test(cfg)
@@ -53,6 +56,11 @@ def _add_input(cfg: CN) -> None:
     # Largest relative change of brightness and contrast; 0 turns it off.
     cfg.INPUT.BRIGHTNESS = 0.0
     cfg.INPUT.CONTRAST = 0.0
+    # Share of training samples that are joined of four images, and that another image is mixed into
+    # by halves (YOLOX's mosaic and MixUp); and the last share of the iterations without both.
+    cfg.INPUT.MOSAIC_PROB = 0.0
+    cfg.INPUT.MIXUP_PROB = 0.0
+    cfg.INPUT.NO_MOSAIC_LAST = 0.15
     # At inference: longest side at most IMAGE_SIZE (Detectron2's keys, which DefaultPredictor
     # reads).
     cfg.INPUT.MIN_SIZE_TEST = 512
@@ -73,6 +81,9 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.MIN_INSTANCE_AREA = 4
     # Annotations with iscrowd=1: "instance" (CVAT marks every brush mask so) or "ignore".
     cfg.INPUT.CROWD = "instance"
+    # Ground truth per pixel, which the loader's workers make for label-map models: "none",
+    # "foreground", "classes" (with a class for boundaries) or "classes+distance".
+    cfg.INPUT.DENSE_TARGETS = "none"
 
 
 def _add_solver(cfg: CN) -> None:

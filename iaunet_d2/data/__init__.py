@@ -12,6 +12,7 @@ from .readers import image_size, read_image
 from .registered import SPLITS
 from .stream import PositionSampler, ReportingLoader, SampleStream
 from .synthetic import SyntheticCells, draw_cells, ensure_synthetic
+from .unlabeled import is_unlabeled
 
 register_splits()
 
@@ -36,6 +37,7 @@ __all__ = [
     "ensure_synthetic",
     "image_size",
     "inference_augmentations",
+    "is_unlabeled",
     "load_coco",
     "parse_coco_name",
     "read_image",

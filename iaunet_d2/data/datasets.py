@@ -1,4 +1,4 @@
-"""Data sets by name: published ones, ``coco:<json>:<image folder>``, synthetic cells."""
+"""Data sets by name: published, ``coco:<json>:<image folder>``, unlabelled, synthetic cells."""
 
 import difflib
 import functools
@@ -19,6 +19,7 @@ from .datasets_root import datasets_root
 from .errors import BadFileError
 from .registered import SPLITS, Split
 from .synthetic import SyntheticCells, ensure_synthetic, synthetic_preset
+from .unlabeled import is_unlabeled, parse_unlabeled_name, unlabeled_records
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def ensure_registered(
     (``livecell_train``, ...; :data:`~iaunet_d2.data.registered.SPLITS`) and
     ``coco:<json>:<image folder>`` are read at once, so that a file that cannot be used is told at
     the start; in the latter, paths may be relative to the working folder, and ``~`` and
-    ``$VARIABLES`` are understood. ``synthetic_cells_train``, ``synthetic_cells_val`` and
+    ``$VARIABLES`` are understood. So are ``unlabeled:<folder>``, images without annotations
+    (:mod:`~iaunet_d2.data.unlabeled`). ``synthetic_cells_train``, ``synthetic_cells_val`` and
     ``synthetic:<images>:<size>:<difficulty>:<seed>`` are made the first time they are loaded.
     Published and synthetic data sets lie under ``$DETECTRON2_DATASETS`` (else ``./datasets``) as it
     is at this moment.
@@ -70,25 +72,33 @@ def ensure_registered(
         ValueError: the name is unknown or malformed.
     """
     for name in names:
-        from_file = name.lower().startswith("coco:")
-        read_with = (crowd, on_bad_file, "" if from_file else str(datasets_root()))
+        from_path = name.lower().startswith("coco:") or is_unlabeled(name)
+        read_with = (crowd, on_bad_file, "" if from_path else str(datasets_root()))
         known = name in DatasetCatalog.list()
         if known and (not is_registered_here(name) or _REGISTERED[name][1] == read_with):
             continue
-        preset = synthetic_preset(name)
-        if preset is not None:
-            _register_synthetic(name, preset, read_with)
-        elif from_file:
-            json_file, folder = parse_coco_name(name)
-            content = load_coco(json_file, folder, crowd, on_bad_file)
-            metadata = _metadata(content.class_names, content.contiguous_ids, json_file, folder)
-            _register_content(name, content, read_with, metadata)
-        elif name in SPLITS:
-            split = SPLITS[name]
-            content = split.load(crowd, on_bad_file)
-            _register_content(name, content, read_with, _split_metadata(split))
-        else:
-            raise ValueError(_unknown(name))
+        _register_name(name, crowd, on_bad_file, read_with)
+
+
+def _register_name(name: str, crowd: str, on_bad_file: str, read_with: tuple[str, ...]) -> None:
+    preset = synthetic_preset(name)
+    if preset is not None:
+        _register_synthetic(name, preset, read_with)
+    elif is_unlabeled(name):
+        # No classes: what is in these images is not known.
+        metadata = {"image_root": str(parse_unlabeled_name(name)[0])}
+        _register(name, unlabeled_records(name).copy, read_with, metadata)
+    elif name.lower().startswith("coco:"):
+        json_file, folder = parse_coco_name(name)
+        content = load_coco(json_file, folder, crowd, on_bad_file)
+        metadata = _metadata(content.class_names, content.contiguous_ids, json_file, folder)
+        _register_content(name, content, read_with, metadata)
+    elif name in SPLITS:
+        split = SPLITS[name]
+        content = split.load(crowd, on_bad_file)
+        _register_content(name, content, read_with, _split_metadata(split))
+    else:
+        raise ValueError(_unknown(name))
 
 
 def is_registered_here(name: str) -> bool:
@@ -137,8 +147,9 @@ def _unknown(name: str) -> str:
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return (
         f"data set {name!r} is not known.{hint} Write the name of a published data set, "
-        "coco:<json>:<image folder>, synthetic_cells_train, synthetic_cells_val, or register it "
-        "with detectron2.data.datasets.register_coco_instances."
+        "coco:<json>:<image folder>, unlabeled:<folder>, synthetic_cells_train, "
+        "synthetic_cells_val, or register it with "
+        "detectron2.data.datasets.register_coco_instances."
     )
 
 

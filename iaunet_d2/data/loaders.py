@@ -15,7 +15,10 @@ from .checks import check_files, warn_if_crowded, warn_of_crowd_regions
 from .classes import check_classes, check_same_training_classes
 from .datasets import ensure_registered, is_registered_here
 from .mapper import IAUNetDatasetMapper
+from .mixing import mix_problem
+from .mosaic import Joining, MosaicStream
 from .stream import PositionSampler, ReportingLoader, SampleStream, TellingMapper
+from .unlabeled import KEY as UNLABELED
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,8 @@ _CHECKED: dict[tuple[str, str, int], frozenset[str]] = {}
 def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> ReportingLoader:
     """The endless loader of training batches.
 
-    Each batch is a list of ``SOLVER.IMS_PER_BATCH`` / processes entries. Position p (samples seen,
+    Each batch is a list of ``SOLVER.IMS_PER_BATCH`` / processes entries; ``DATASETS.MIX`` says how
+    often each data set has its turn. Position p (samples seen,
     by all processes together) always holds the same image with the same augmentation, whatever the
     number of workers or processes. So training that stopped after k iterations continues with
     ``start_position = k * SOLVER.IMS_PER_BATCH * SOLVER.ACCUMULATE_STEPS``, one iteration taking
@@ -52,15 +56,10 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> 
         )
     world_size = comm.get_world_size()
     sampler = PositionSampler(start_position, cfg.SOLVER.IMS_PER_BATCH, comm.get_rank(), world_size)
-    records = _train_records(cfg)
+    parts = _train_records(cfg)
     for name in cfg.DATASETS.TEST:
         dataset_records(cfg, name)
-    stream = SampleStream(
-        records,
-        IAUNetDatasetMapper(cfg, is_train=True, seed=seed),
-        seed=seed,
-        on_bad_file=cfg.INPUT.ON_BAD_FILE,
-    )
+    stream = _train_stream(cfg, parts, seed)
     loader = DataLoader(
         stream,
         batch_size=sampler.share,
@@ -72,6 +71,22 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, seed: int = 0) -> 
         generator=torch.Generator().manual_seed(seed),
     )
     return ReportingLoader(loader)
+
+
+def _train_stream(cfg: CfgNode, parts: list[list[dict[str, Any]]], seed: int) -> SampleStream:
+    """The samples of data sets by position, joined of several images where the config says so."""
+    records = [record for part in parts for record in part]
+    mapper = IAUNetDatasetMapper(cfg, is_train=True, seed=seed)
+    options: dict[str, Any] = {
+        "seed": seed,
+        "on_bad_file": cfg.INPUT.ON_BAD_FILE,
+        "sizes": [len(part) for part in parts],
+        "mix": tuple(cfg.DATASETS.MIX),
+    }
+    joining = Joining.from_config(cfg)
+    if joining.wanted:
+        return MosaicStream(records, mapper, joining, **options)
+    return SampleStream(records, mapper, **options)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> ReportingLoader:
@@ -128,24 +143,38 @@ def num_workers(cfg: CfgNode) -> int:
     return min(cfg.DATALOADER.NUM_WORKERS, available)
 
 
-def _train_records(cfg: CfgNode) -> list[dict[str, Any]]:
+def _train_records(cfg: CfgNode) -> list[list[dict[str, Any]]]:
+    """The records of each data set of ``DATASETS.TRAIN``."""
     names = list(cfg.DATASETS.TRAIN)
     if not names:
         raise ValueError(
             "DATASETS.TRAIN is empty. Name a data set, such as coco:<json>:<image folder>."
         )
-    records = [record for name in names for record in dataset_records(cfg, name)]
+    if problem := mix_problem(cfg.DATASETS.MIX, names):
+        raise ValueError(problem)
+    parts = [dataset_records(cfg, name) for name in names]
     check_same_training_classes(names)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        filled = [r for r in records if r.get("annotations")]
-        logger.info(
-            "%d of %d images have no annotation and are left out "
-            "(DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
-            len(records) - len(filled),
-            len(records),
+        parts = _without_empty(parts)
+    if len(cfg.DATASETS.MIX) and not all(parts):
+        name = names[[len(part) for part in parts].index(0)]
+        raise ValueError(
+            f"data set {name!r} has no image to train on, and DATASETS.MIX "
+            f"{tuple(cfg.DATASETS.MIX)} gives it a share. Take it out of both."
         )
-        records = filled
-    return records
+    return parts
+
+
+def _without_empty(parts: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Leave images out that are known to hold nothing: unlabelled ones are not."""
+    filled = [[r for r in part if r.get("annotations") or r.get(UNLABELED)] for part in parts]
+    before, after = (sum(map(len, several)) for several in (parts, filled))
+    logger.info(
+        "%d of %d images have no annotation and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
+        before - after,
+        before,
+    )
+    return filled
 
 
 def _test_loader(cfg: CfgNode, dataset_name: str, keep_instances: bool) -> ReportingLoader:

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from ..networks import DENSE_TARGETS, DenseTarget, dense_target
 from .augmentation import (
     ManyChannelInput,
     inference_augmentations,
@@ -29,7 +30,9 @@ class IAUNetDatasetMapper:
 
     The entry holds ``image`` (C, H, W) ``uint8``, ``file_name``, ``image_id``, ``height`` and
     ``width`` of the file, and with ``keep_instances`` ``instances``: ``gt_boxes`` (from the masks),
-    ``gt_classes`` and ``gt_masks`` (``BitMasks``, one per instance, so overlaps survive).
+    ``gt_classes`` and ``gt_masks`` (``BitMasks``, one per instance, so overlaps survive); with
+    ``dense_targets`` also ``dense_target``
+    (:class:`~iaunet_d2.networks.dense_targets.DenseTarget`), so that the loader's workers make it.
 
     In training, the augmentation depends on (``seed``, the dict's ``position``) alone; on NumPy's
     global state where the dict has no position, as in Detectron2's own mapper. Outside training it
@@ -50,6 +53,8 @@ class IAUNetDatasetMapper:
         crowd: str = "instance",
         min_instance_area: int = 1,
         seed: int = 0,
+        dense_targets: str = "none",
+        num_classes: int = 1,
     ) -> None:
         """
         Args:
@@ -64,7 +69,15 @@ class IAUNetDatasetMapper:
                 ``"ignore"``.
             min_instance_area: instances with fewer pixels in the result are dropped.
             seed: of the augmentation.
+            dense_targets: what ``dense_target`` of an entry holds: a key of
+                :data:`~iaunet_d2.networks.dense_targets.DENSE_TARGETS`, or "none" for no such
+                entry.
+            num_classes: of ``dense_target``.
         """
+        if dense_targets not in ("none", *DENSE_TARGETS):
+            raise ValueError(
+                f"INPUT.DENSE_TARGETS {dense_targets!r} must be one of {('none', *DENSE_TARGETS)}"
+            )
         if crowd not in CROWD_CHOICES:
             raise ValueError(f"INPUT.CROWD {crowd!r} must be one of {CROWD_CHOICES}")
         if image_format not in ("RGB", "BGR"):
@@ -77,6 +90,8 @@ class IAUNetDatasetMapper:
         self.crowd = crowd
         self.min_instance_area = min_instance_area
         self.seed = seed
+        self.dense_targets = dense_targets
+        self.num_classes = num_classes
         self._read = functools.partial(
             read_image, channels=tuple(channels), percentiles=tuple(percentiles)
         )
@@ -110,6 +125,8 @@ class IAUNetDatasetMapper:
             "crowd": options.CROWD,
             "min_instance_area": options.MIN_INSTANCE_AREA,
             "seed": max(cfg.SEED, 0),
+            "dense_targets": options.DENSE_TARGETS,
+            "num_classes": cfg.MODEL.NUM_CLASSES,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +157,8 @@ class IAUNetDatasetMapper:
             entry["instances"] = self._instances(
                 dataset_dict, transforms, source_size, image.shape[1:]
             )
+            if self.dense_targets != "none":
+                entry["dense_target"] = self._dense_target(entry["instances"])
         return entry
 
     def read(self, dataset_dict: dict[str, Any]) -> np.ndarray:
@@ -176,6 +195,16 @@ class IAUNetDatasetMapper:
                 f"{count} entries."
             )
         return image[..., ::-1] if self.image_format == "BGR" and count == 3 else image
+
+    def _dense_target(self, instances: Instances) -> DenseTarget:
+        boundary, distance = DENSE_TARGETS[self.dense_targets]
+        return dense_target(
+            instances.gt_masks.tensor.numpy(),
+            instances.gt_classes.numpy(),
+            self.num_classes,
+            boundary,
+            distance,
+        )
 
     def _instances(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from .errors import BadFileError
+from .mixing import Mixture
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +21,10 @@ _SKIPPED, _FATAL = "_skipped_files", "_bad_file"
 class SampleStream(Dataset):
     """Position to sample.
 
-    Epoch p // n of position p goes through the n images in an order that depends on (seed, epoch).
-    With ``on_bad_file="skip"`` an unusable file's place is taken by the next usable one in the
-    epoch's order. What was skipped travels with the sample, and an error travels in a sample's
+    Epoch p // n of position p goes through the n images in an order that depends on (seed, epoch);
+    where data sets are mixed, each in its own epochs (:class:`~.mixing.Mixture`). With
+    ``on_bad_file="skip"`` an unusable file's place is taken by the next usable one in the epoch's
+    order. What was skipped travels with the sample, and an error travels in a sample's
     place, so that :class:`ReportingLoader` can tell them in the main process.
 
     Args:
@@ -32,6 +34,9 @@ class SampleStream(Dataset):
         seed: of the order.
         on_bad_file: ``"stop"`` or ``"skip"``.
         shuffle: False goes through the images in their order.
+        sizes: numbers of the records that belong to each data set, one data set after the other;
+            empty for a single one.
+        mix: weights of the data sets (``DATASETS.MIX``); empty takes all images alike.
     """
 
     def __init__(
@@ -41,6 +46,8 @@ class SampleStream(Dataset):
         seed: int = 0,
         on_bad_file: str = "stop",
         shuffle: bool = True,
+        sizes: Sequence[int] = (),
+        mix: Sequence[int] = (),
     ) -> None:
         if not records:
             raise ValueError("there is no image to train on: DATASETS.TRAIN holds none")
@@ -48,13 +55,11 @@ class SampleStream(Dataset):
         self._ends = np.cumsum([len(p) for p in packed])
         self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
         self.mapper = mapper
-        self.seed = seed
         self.on_bad_file = on_bad_file
-        self.shuffle = shuffle
-        self._orders: dict[int, np.ndarray] = {}
+        self.mixture = Mixture(sizes or [len(records)], mix, seed, shuffle)
 
     def __len__(self) -> int:
-        """Images, that is positions per epoch."""
+        """Images of all data sets; unless these are mixed, positions per epoch."""
         return len(self._ends)
 
     def record(self, index: int) -> dict[str, Any]:
@@ -62,25 +67,24 @@ class SampleStream(Dataset):
         start = self._ends[index - 1] if index else 0
         return pickle.loads(self._bytes[start : self._ends[index]].data)
 
-    def order(self, epoch: int) -> np.ndarray:
-        """Indices of the images (n,) in the order of an epoch."""
-        if not self.shuffle:
-            return np.arange(len(self))
-        if epoch not in self._orders:
-            while len(self._orders) > 1:  # a batch may reach into the next epoch: two are kept
-                del self._orders[min(self._orders)]
-            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(len(self))
-        return self._orders[epoch]
+    def order(self, epoch: int, part: int = 0) -> np.ndarray:
+        """Indices (n,) in the order of an epoch: of all images, or of mixed data sets' ``part``."""
+        return self.mixture.orders[part].order(epoch)
+
+    def sample(self, index: int, position: int) -> dict[str, Any]:
+        """What the mapper makes of an image at a position.
+
+        Raises:
+            BadFileError: it cannot be used.
+        """
+        return self.mapper({**self.record(index), "position": position})
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """The sample at a position, or the error in its place."""
-        epoch, place = divmod(int(position), len(self))
-        order = self.order(epoch)
         skipped: list[str] = []
-        for step in range(len(self)):
-            record = self.record(int(order[(place + step) % len(self)]))
+        for index in self.mixture.candidates(int(position)):
             try:
-                sample = self.mapper({**record, "position": int(position)})
+                sample = self.sample(index, int(position))
             except BadFileError as error:
                 if self.on_bad_file == "stop":
                     return {_FATAL: str(error)}

@@ -18,6 +18,8 @@ from torch import nn
 
 from .._seam import uses_standin
 from ..config import config_path
+from ..data.mixing import mix_problem
+from ..data.unlabeled import is_unlabeled
 from .errors import ConfigError, OutputError
 
 logger = logging.getLogger(__name__)
@@ -165,6 +167,7 @@ def check_config(cfg: CfgNode, processes: int) -> None:
         ),
     )
     problems = [message for fine, message in rules if not fine]
+    problems += _data_set_problems(cfg)
     if problems:
         raise ConfigError("; ".join(problems))
     if 0 < solver.MAX_ITER <= solver.WARMUP_ITERS and not solver.RESCALE_INTERVAL:
@@ -173,6 +176,35 @@ def check_config(cfg: CfgNode, processes: int) -> None:
             solver.WARMUP_ITERS,
             solver.MAX_ITER,
         )
+
+
+def _data_set_problems(cfg: CfgNode) -> list[str]:
+    """What is wrong with the mixture of ``DATASETS.TRAIN``, and with unlabelled images in it."""
+    names = list(cfg.DATASETS.TRAIN)
+    problem = mix_problem(cfg.DATASETS.MIX, names)
+    problems = [problem] if problem else []
+    unlabeled = [name for name in names if is_unlabeled(name)]
+    model = cfg.MODEL.META_ARCHITECTURE
+    # A name that is not registered is check_model's to tell.
+    if unlabeled and model in META_ARCH_REGISTRY:
+        # A model that is not of this package knows nothing of such images.
+        ask = getattr(META_ARCH_REGISTRY.get(model), "unlabeled_problem", None)
+        if reason := ask(cfg) if ask else "does not learn from unlabelled images":
+            folder = unlabeled[0].partition(":")[2]
+            below = " --recursive" if folder.endswith("/**") else ""
+            folder = folder.removesuffix("/**")
+            problems.append(
+                f"DATASETS.TRAIN names {', '.join(unlabeled)}: MODEL.META_ARCHITECTURE {model} "
+                f"{reason}; it would take them for images without cells. Make pseudo-labels with a "
+                "trained model, iaunet pseudo-label <model> "
+                f"{folder}{below} -o pseudo.json, and name coco:pseudo.json:{folder} instead"
+            )
+        elif len(unlabeled) == len(names):
+            problems.append(
+                f"DATASETS.TRAIN names unlabelled images alone ({', '.join(unlabeled)}); name a "
+                "data set with ground truth besides"
+            )
+    return problems
 
 
 def check_writable(output_dir: str) -> None:
@@ -201,14 +233,21 @@ def _not_writable(folder: str, error: OSError) -> OutputError:
 def check_model(cfg: CfgNode) -> None:
     """Check that ``MODEL.META_ARCHITECTURE`` and ``MODEL.DEVICE`` exist.
 
+    And that the model can be evaluated on ``DATASETS.TEST``: not on unlabelled images.
+
     Raises:
-        ConfigError: one of them does not; with what does.
+        ConfigError: one of them does not, with what does; or ground truth is missing.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     known = sorted(known for known, _ in META_ARCH_REGISTRY)
     if name not in known:
         raise ConfigError(
             f"MODEL.META_ARCHITECTURE {name!r} is unknown; there are: {', '.join(known)}"
+        )
+    if unlabeled := [name for name in cfg.DATASETS.TEST if is_unlabeled(name)]:
+        raise ConfigError(
+            f"DATASETS.TEST names {', '.join(unlabeled)}: unlabelled images have no ground truth "
+            "to evaluate with. Take them out; iaunet predict finds the cells in them"
         )
     check_device(cfg.MODEL.DEVICE)
 

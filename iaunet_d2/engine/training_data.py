@@ -5,9 +5,10 @@ and how far tiles overlap.
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ from detectron2.structures import BoxMode
 from .._version import __version__
 from ..data import dataset_records
 from ..data.classes import class_names
+from ..data.pseudo_labels import pseudo_labels_of
+from ..data.unlabeled import KEY as UNLABELED
 from ..files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "training_data.json"
 PERCENTILES = {"50": 50, "95": 95, "99": 99, "max": 100}
@@ -29,13 +34,18 @@ class TrainingData:
     """What a model was trained on.
 
     Attributes:
-        images: number of images.
+        images: number of images with ground truth.
         instances: number of instances in them.
         image_side: median of the images' longest sides, pixels of the files; None without images.
         cell_side: percentiles (:data:`PERCENTILES`) of the longest sides of the instances' boxes,
             pixels of the files; empty without instances.
         classes: names of the classes; empty where they have none.
         version: of this package that trained.
+        unlabeled: number of images without ground truth.
+        data_sets: names of the data sets.
+        mix: their weights (``DATASETS.MIX``); empty where all images were alike.
+        pseudo_labels: of each data set that a model had labelled: its name (``data_set``), its
+            weight (``mix``; None without), and what ``iaunet pseudo-label`` says of it.
     """
 
     images: int
@@ -44,6 +54,10 @@ class TrainingData:
     cell_side: dict[str, float]
     classes: tuple[str, ...] = ()
     version: str = __version__
+    unlabeled: int = 0
+    data_sets: tuple[str, ...] = ()
+    mix: tuple[int, ...] = ()
+    pseudo_labels: tuple[dict[str, Any], ...] = ()
 
 
 def measure_training_data(
@@ -51,10 +65,15 @@ def measure_training_data(
 ) -> TrainingData:
     """Measure Detectron2's data-set dicts, by ``width``, ``height`` and ``bbox``: no file is read.
 
-    Images without a size and annotations without a box are left out.
+    Images without a size and annotations without a box are left out; unlabelled images are counted
+    apart.
     """
     image_sides, cell_sides = [], []
+    unlabeled = 0
     for record in records:
+        if record.get(UNLABELED):
+            unlabeled += 1
+            continue
         if "height" in record and "width" in record:
             image_sides.append(max(record["height"], record["width"]))
         for annotation in record.get("annotations", ()):
@@ -71,11 +90,14 @@ def measure_training_data(
         image_side=float(np.median(image_sides)) if image_sides else None,
         cell_side={k: round(float(v), 2) for k, v in zip(PERCENTILES, values, strict=False)},
         classes=tuple(classes),
+        unlabeled=unlabeled,
     )
 
 
 def write_training_data(cfg: CfgNode) -> None:
     """Write ``training_data.json`` of ``DATASETS.TRAIN`` into ``OUTPUT_DIR``.
+
+    Pseudo-labels among them are told: which, by which model, from which score on.
 
     Raises:
         BadFileError: a data set cannot be used.
@@ -83,9 +105,37 @@ def write_training_data(cfg: CfgNode) -> None:
     """
     names = list(cfg.DATASETS.TRAIN)
     records = (record for name in names for record in dataset_records(cfg, name))
-    measured = measure_training_data(records, (class_names(names[0]) or ()) if names else ())
+    measured = measure_training_data(records)
+    # After the records: it is then that all data sets are registered.
+    classes = next((found for name in names if (found := class_names(name))), ())
+    made = replace(
+        measured,
+        classes=tuple(classes),
+        data_sets=tuple(names),
+        mix=tuple(cfg.DATASETS.MIX),
+        pseudo_labels=tuple(_pseudo_labels(names, cfg.DATASETS.MIX)),
+    )
+    for block in made.pseudo_labels:
+        logger.info("Trains on pseudo-labels: %s", _told(block))
     with atomic_write(Path(cfg.OUTPUT_DIR, FILE_NAME)) as stream:
-        stream.write(json.dumps(asdict(measured), indent=2).encode() + b"\n")
+        stream.write(json.dumps(asdict(made), indent=2).encode() + b"\n")
+
+
+def _pseudo_labels(names: Sequence[str], mix: Sequence[int]) -> Iterable[dict[str, Any]]:
+    for k, name in enumerate(names):
+        block = pseudo_labels_of(name)
+        if block is not None:
+            yield {"data_set": name, "mix": mix[k] if len(mix) else None, **block}
+
+
+def _told(block: dict[str, Any]) -> str:
+    """A block of pseudo-labels in one line, whatever of it is there."""
+    weight = "" if block["mix"] is None else f"; weight {block['mix']} of DATASETS.MIX"
+    return (
+        f"{block['data_set']}: {block.get('annotations')} cells in {block.get('images')} images, "
+        f"found by {block.get('architecture')} ({block.get('model')}) with a score of "
+        f"{block.get('threshold')} or more{weight}"
+    )
 
 
 def read_training_data(folder: str | os.PathLike[str]) -> TrainingData | None:
@@ -97,7 +147,10 @@ def read_training_data(folder: str | os.PathLike[str]) -> TrainingData | None:
     file = Path(folder, FILE_NAME)
     try:
         found = json.loads(file.read_text())
-        return TrainingData(**{**found, "classes": tuple(found["classes"])})
+        # Files of earlier versions lack some.
+        lists = ("data_sets", "mix", "pseudo_labels")
+        listed = {k: tuple(found[k]) for k in ("classes", *(k for k in lists if k in found))}
+        return TrainingData(**{**found, **listed})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:

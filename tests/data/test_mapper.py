@@ -261,3 +261,36 @@ def test_real_images_map(shared_data: Path, small_cfg: Any) -> None:
     assert len(whole) == len(first["annotations"])
     for area in whole.gt_masks.tensor.sum((1, 2)).tolist():
         assert min(abs(area - s) for s in stated) <= 0.02 * area
+
+
+@pytest.mark.parametrize("kind", ["none", "foreground", "classes", "classes+distance"])
+def test_targets_per_pixel_are_made_of_the_entry_s_instances(grey_file: Path, kind: str) -> None:
+    left = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
+    right = [[8.0, 3.0, 26.0, 3.0, 26.0, 16.0, 8.0, 16.0]]
+    mapper = plain_mapper(
+        dense_targets=kind, num_classes=2, augmentations=[T.RandomFlip(1.0, horizontal=True)]
+    )
+    entry = mapper(record(grey_file, left, right))
+    if kind == "none":
+        assert "dense_target" not in entry
+        return
+    target, masks = entry["dense_target"], entry["instances"].gt_masks.tensor
+    assert target.classes.shape == entry["image"].shape[1:]
+    # Flipped with the image; the smaller cell is on top of the larger.
+    inside = masks[0] & (target.classes <= 2)
+    assert inside.any() and (target.classes[inside] == 1).all()
+    assert target.classes.max() == (2 if kind == "foreground" else 3)
+    assert (target.distance is not None) == (kind == "classes+distance")
+    if target.distance is not None:
+        torch.testing.assert_close(target.distance > 0, masks.any(0))
+    assert "dense_target" not in plain_mapper(dense_targets=kind, keep_instances=False)(
+        record(grey_file, left)
+    )
+
+
+def test_targets_per_pixel_follow_the_config(small_cfg: Any) -> None:
+    small_cfg.INPUT.DENSE_TARGETS, small_cfg.MODEL.NUM_CLASSES = "classes", 3
+    options = IAUNetDatasetMapper.from_config(small_cfg)
+    assert (options["dense_targets"], options["num_classes"]) == ("classes", 3)
+    with pytest.raises(ValueError, match=r"INPUT.DENSE_TARGETS 'yes' must be one of \('none',"):
+        plain_mapper(dense_targets="yes")
