@@ -16,6 +16,9 @@ _COMMANDS = {
     "compare": "compare",
     "benchmark": "benchmark",
     "predict": "predict",
+    "activations": "activations",
+    "pseudo-label": "pseudo_label",
+    "ensemble": "ensemble",
     "demo": "demo",
     "env": "env",
 }
@@ -41,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, or what the command gives (``predict`` 1 where some images failed), 2 for
-        bad input (told in one line), 130 after an interrupt.
+        The exit code: 0, or what the command gives (``predict`` and ``pseudo-label`` 1 where some
+        images failed), 2 for bad input (told in one line), 130 after an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["train"]:

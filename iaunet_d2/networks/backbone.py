@@ -1,6 +1,8 @@
 """Feature pyramids from timm (https://github.com/huggingface/pytorch-image-models)."""
 
 import difflib
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ class BackboneWeightsError(ValueError):
 
 
 class TimmBackbone(nn.Module):
-    """Maps at strides 4, 8, 16 and 32 of any timm model with ``features_only``.
+    """Maps at some strides of any timm model with ``features_only``.
 
     Channels-last maps (Swin) are permuted, and get one channel LayerNorm per level as in
     Mask2Former and in the authors' IAUNet.
@@ -27,9 +29,12 @@ class TimmBackbone(nn.Module):
         pretrained: take ImageNet weights through timm, which downloads them on first use.
         checkpoint: local file with backbone weights instead.
         drop_path_rate: stochastic depth; 0 leaves timm's default untouched for models without it.
+        strides: powers of 2, ascending. Stride 2 of a ResNet is its stem after the activation;
+            stages beyond the last stride are not built.
+        key: config key of the name, for the errors.
 
     Raises:
-        ValueError: the model does not have maps at the four strides.
+        ValueError: there is no such model, or it does not have maps at the strides.
         BackboneWeightsError: the weights cannot be downloaded or read.
     """
 
@@ -40,19 +45,32 @@ class TimmBackbone(nn.Module):
         pretrained: bool = False,
         checkpoint: str = "",
         drop_path_rate: float = 0.0,
+        strides: Sequence[int] = STRIDES,
+        key: str = "MODEL.TIMM.NAME",
     ) -> None:
         super().__init__()
-        kwargs = {"features_only": True, "out_indices": (-4, -3, -2, -1), "in_chans": in_channels}
+        kwargs = {
+            "features_only": True,
+            # From the end, where every model has stride 32; from the start they differ.
+            "out_indices": tuple(int(math.log2(s)) - 6 for s in strides),
+            "in_chans": in_channels,
+        }
         if "swin" in name:
             kwargs["strict_img_size"] = False
         if drop_path_rate > 0:
             kwargs["drop_path_rate"] = drop_path_rate
-        self.body = _create(name, pretrained and not checkpoint, kwargs)
-        info: Any = self.body.feature_info
-        if tuple(info.reduction()) != STRIDES:
+        try:
+            self.body = _create(name, pretrained and not checkpoint, kwargs, key)
+        except IndexError as error:  # timm's, of a model with fewer maps
             raise ValueError(
-                f"MODEL.TIMM.NAME {name!r} gives maps at strides {info.reduction()}; IAUNet needs "
-                f"{STRIDES}"
+                f"{key} {name!r} lacks maps at some of the strides {tuple(strides)}, which the "
+                "model needs; take another, such as resnet50"
+            ) from error
+        info: Any = self.body.feature_info
+        if tuple(info.reduction()) != tuple(strides):
+            raise ValueError(
+                f"{key} {name!r} gives maps at strides {info.reduction()}; the model needs "
+                f"{tuple(strides)}"
             )
         if checkpoint:
             _load_checkpoint(self.body, checkpoint)
@@ -62,7 +80,7 @@ class TimmBackbone(nn.Module):
         self.norms = nn.ModuleList(norms)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, C, H, W), H and W divisible by 32, to maps (B, C_i, H/s, W/s) per stride s."""
+        """Images (B, C, H, W), H and W divisible by the last stride, to maps (B, C_i, H/s, W/s)."""
         maps = [norm(m) for norm, m in zip(self.norms, self.body(images), strict=True)]
         if self.channels_last:
             # (B, H, W, C) -> (B, C, H, W), which leaves the values where they are.
@@ -70,10 +88,10 @@ class TimmBackbone(nn.Module):
         return maps
 
 
-def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any], key: str) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise ValueError(f"MODEL.TIMM.NAME {name!r} is no model of timm; near: {', '.join(near)}")
+        raise ValueError(f"{key} {name!r} is no model of timm; near: {', '.join(near)}")
     if not pretrained:
         return timm.create_model(name, pretrained=False, **kwargs)
     try:
