@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ..config import get_iaunet_cfg
+from ..config import get_iaunet_cfg, without_part_weights
 from ..engine.checkpointer import AtomicCheckpointer
 from ..engine.optimizer import build_optimizer
 from ..engine.preflight import check_model, merge_config
@@ -34,8 +34,7 @@ def measured_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     cfg = get_iaunet_cfg()
     merge_config(cfg, config_file, opts)
-    cfg.MODEL.TIMM.PRETRAINED = False
-    cfg.MODEL.TIMM.CHECKPOINT = ""
+    without_part_weights(cfg)
     return cfg
 
 

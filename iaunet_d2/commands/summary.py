@@ -31,15 +31,14 @@ def run(args: argparse.Namespace) -> None:
     from detectron2.modeling import build_model
 
     from ..analysis import summarize
-    from ..config import get_iaunet_cfg
+    from ..config import get_iaunet_cfg, without_part_weights
     from ..engine.preflight import merge_config
 
     cfg = get_iaunet_cfg()
     merge_config(cfg, args.config_file, args.opts)
     # Counting needs no weights and no GPU.
-    cfg.merge_from_list(
-        ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", False, "MODEL.TIMM.CHECKPOINT", ""]
-    )
+    cfg.MODEL.DEVICE = "cpu"
+    without_part_weights(cfg)
     logging.getLogger("detectron2").setLevel(logging.ERROR)
     summary = summarize(build_model(cfg), args.size, args.train_mode)
     print(json.dumps(summary.as_dict(), indent=2) if args.json else summary.table())

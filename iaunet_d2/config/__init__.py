@@ -38,6 +38,15 @@ def queries_of(cfg: CN) -> int:
     return 0 if node is None else int(node.NUM_QUERIES)
 
 
+def without_part_weights(cfg: CN) -> None:
+    """Empty, in place, the keys that name weights of parts: a checkpoint holds them all."""
+    cfg.MODEL.TIMM.PRETRAINED = False
+    cfg.MODEL.TIMM.CHECKPOINT = ""
+    cfg.MODEL.MAUNET.MEMBER_WEIGHTS = ()
+    cfg.MODEL.VSM.DETECTOR_WEIGHTS = ""
+    cfg.MODEL.VSM.SEGMENTER_WEIGHTS = ""
+
+
 def add_iaunet_config(cfg: CN) -> None:
     """Add every key of iaunet_d2 to ``cfg``, and this project's defaults of Detectron2's keys."""
     add_common(cfg)

@@ -50,24 +50,26 @@ def add_iaunet(cfg: CN) -> None:
     cfg.MODEL.IAUNET.SCORE_THRESH = 0.01
     # Same-class mask IoU above which the lower-scored instance is dropped; 0 turns it off.
     cfg.MODEL.IAUNET.MASK_NMS_THRESH = 0.0
-    _add_loss(cfg)
-
-
-def _add_loss(cfg: CN) -> None:
-    cfg.MODEL.IAUNET.LOSS = CN()
+    cfg.MODEL.IAUNET.LOSS = query_loss()
     # Supervise the prediction after every query block, not only the last.
     cfg.MODEL.IAUNET.LOSS.DEEP_SUPERVISION = True
+
+
+def query_loss() -> CN:
+    """Keys of matching and losses of a model with queries."""
+    loss = CN()
     # Weights of cross-entropy, binary cross-entropy and dice; the matching costs use the same.
-    cfg.MODEL.IAUNET.LOSS.CLASS_WEIGHT = 1.0
-    cfg.MODEL.IAUNET.LOSS.MASK_WEIGHT = 5.0
-    cfg.MODEL.IAUNET.LOSS.DICE_WEIGHT = 2.0
+    loss.CLASS_WEIGHT = 1.0
+    loss.MASK_WEIGHT = 5.0
+    loss.DICE_WEIGHT = 2.0
     # Weight of the "no object" class in the cross-entropy.
-    cfg.MODEL.IAUNET.LOSS.NO_OBJECT_WEIGHT = 0.1
+    loss.NO_OBJECT_WEIGHT = 0.1
     # Points per mask in the mask losses; 0 takes every pixel of the padded input.
-    cfg.MODEL.IAUNET.LOSS.NUM_POINTS = 12544
+    loss.NUM_POINTS = 12544
     # PointRend sampling: candidates per point, and the share of points taken where the mask is
     # uncertain.
-    cfg.MODEL.IAUNET.LOSS.OVERSAMPLE_RATIO = 3.0
-    cfg.MODEL.IAUNET.LOSS.IMPORTANCE_SAMPLE_RATIO = 0.75
+    loss.OVERSAMPLE_RATIO = 3.0
+    loss.IMPORTANCE_SAMPLE_RATIO = 0.75
     # Uniformly random points per image for the matching costs.
-    cfg.MODEL.IAUNET.LOSS.MATCHER_POINTS = 12544
+    loss.MATCHER_POINTS = 12544
+    return loss

@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from ..config import without_part_weights
 from ..files import atomic_write
 from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError
@@ -47,7 +48,7 @@ def write_ensemble(cfg: CfgNode, files: Sequence[str], folder: str | os.PathLike
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR, cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = os.fspath(folder), "cpu", ""
-    cfg.MODEL.TIMM.PRETRAINED, cfg.MODEL.TIMM.CHECKPOINT = False, ""
+    without_part_weights(cfg)
     cfg.MODEL.MAUNET.MEMBER_WEIGHTS = tuple(files)
     check_model(cfg)
     model = build_model(cfg)

@@ -13,7 +13,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import get_iaunet_cfg
+from ..config import get_iaunet_cfg, without_part_weights
 from ..data import ensure_registered
 from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError, NonFiniteLossError
@@ -82,8 +82,7 @@ def load_config(args: Namespace) -> CfgNode:
             "of OUTPUT_DIR"
         )
     if _weights_are_replaced(cfg, args):
-        cfg.MODEL.TIMM.PRETRAINED = False
-        cfg.MODEL.TIMM.CHECKPOINT = ""
+        without_part_weights(cfg)
     return cfg
 
 

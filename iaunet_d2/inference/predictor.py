@@ -10,6 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import nn
 
+from ..config import without_part_weights
 from ..data import IAUNetDatasetMapper
 from ..data.readers import to_byte_range
 from ..engine.checkpointer import AtomicCheckpointer
@@ -37,8 +38,8 @@ class Predictor:
             raise ValueError("MODEL.WEIGHTS is empty: name the weights, such as model_best.pth")
         cfg = cfg.clone()
         cfg.defrost()
-        # The weights file holds the backbone's weights too: there is nothing to fetch.
-        cfg.merge_from_list(["MODEL.TIMM.PRETRAINED", False, "MODEL.TIMM.CHECKPOINT", ""])
+        # The weights file holds every part's weights: there is nothing to fetch.
+        without_part_weights(cfg)
         self.model = build_model(cfg).eval()
         AtomicCheckpointer(self.model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         if isinstance(self.model, SegmentationModel):

@@ -2,33 +2,27 @@
 
 from typing import Any
 
-import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import BitMasks, ImageList
 from torch import Tensor, nn
 
 from ..networks import (
     RCNN,
     ConvMaskBranch,
-    Detections,
     MaskBranch,
     PointMaskBranch,
     PointRendSettings,
     RCNNSettings,
-    RegionTarget,
-    ScoredMasks,
-    paste_masks,
 )
-from .base import SegmentationModel, build_backbone, output_size
+from .base import build_backbone
+from .regions import RegionModel
 
 
 @META_ARCH_REGISTRY.register()
-class MaskRCNN(SegmentationModel):
+class MaskRCNN(RegionModel):
     """torchvision's Mask R-CNN on this package's backbones (He et al., ICCV 2017).
 
-    Its own scaling and normalisation of images are left out. Instances without a pixel at the
-    original size are dropped.
+    Its own scaling and normalisation of images are left out.
 
     Args:
         network: the network proper, with its losses.
@@ -49,9 +43,12 @@ class MaskRCNN(SegmentationModel):
         mask_threshold: float = 0.5,
     ) -> None:
         super().__init__(
-            network=network, pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize
+            network=network,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            normalize=normalize,
+            mask_threshold=mask_threshold,
         )
-        self.mask_threshold = mask_threshold
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -68,52 +65,9 @@ class MaskRCNN(SegmentationModel):
         own = cfg.MODEL.MASK_RCNN
         return ConvMaskBranch(own.FPN_DIM, cfg.MODEL.NUM_CLASSES, own.MASK_DIM)
 
-    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Weighted losses of a batch with ground truth, in training and in evaluation mode."""
-        images = self.preprocess(batched_inputs)
-        targets = self._region_targets(batched_inputs, images)
-        return self.network.losses(images.tensor, images.image_sizes, targets)
-
-    @torch.no_grad()
-    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
-        """Scored instances of each image at its original size, masks as crops on the CPU."""
-        images = self.preprocess(batched_inputs)
-        results = []
-        for inputs, image_size, found in zip(
-            batched_inputs,
-            images.image_sizes,
-            self.network(images.tensor, images.image_sizes),
-            strict=True,
-        ):
-            size = output_size(inputs, image_size)
-            results.append(self._pasted(found, image_size, size))
-        return results
-
     def counted(self, train_mode: bool) -> nn.Module:
         """The network with as many proposals and detections as it can have."""
         return _CountedForward(self.network, train_mode)
-
-    def _region_targets(
-        self, batched_inputs: list[dict[str, Any]], images: ImageList
-    ) -> list[RegionTarget]:
-        """Ground truth with the boxes of the masks; a mask without a pixel has none and goes."""
-        targets = []
-        for target in self.targets(batched_inputs, images):
-            filled = target.masks.flatten(1).any(1)
-            masks = target.masks[filled]
-            boxes = BitMasks(masks).get_bounding_boxes().tensor.to(self.device)
-            targets.append(RegionTarget(target.labels[filled], masks, boxes))
-        return targets
-
-    def _pasted(
-        self, found: Detections, image_size: tuple[int, int], size: tuple[int, int]
-    ) -> ScoredMasks:
-        """Detections at the original size."""
-        scale = found.boxes.new_tensor([size[1] / image_size[1], size[0] / image_size[0]])
-        boxes = found.boxes * scale.repeat(2)
-        crops, corners = paste_masks(found.masks, boxes, size, self.mask_threshold)
-        pasted = ScoredMasks(crops, corners, found.scores.cpu(), found.labels.cpu(), size)
-        return pasted.take([i for i, crop in enumerate(crops) if crop.numel()])
 
 
 @META_ARCH_REGISTRY.register()
