@@ -29,10 +29,12 @@ def _add_detector(own: CN) -> None:
     # Size of YOLOX: nano 0.33 and 0.25, tiny 0.33 and 0.375, S 0.33 and 0.5, X 1.33 and 1.25.
     own.DEPTH = 1.33
     own.WIDTH = 1.25
+    # Momentum of the batch norms' statistics; a training of a few hundred steps needs 0.1.
+    own.NORM_MOMENTUM = 0.03
     # Priors this many strides around a true centre are candidates of the assignment.
     own.CENTRE_RADIUS = 2.5
-    # Weight of the loss on centres and log sides, which YOLOX adds once it trains without mosaic.
-    # There is no mosaic here.
+    # Weight of the loss on centres and log sides, of batches without an image that is joined of
+    # several: YOLOX adds it once it trains without mosaic.
     own.L1_WEIGHT = 1.0
     # In each view: detections with a lower score are dropped; same-class box IoU above which the
     # lower-scored detection is dropped.

@@ -68,7 +68,7 @@ class Joining:
 class MosaicStream(SampleStream):
     """A stream some of whose samples are joined of several images.
 
-    Which, and of what, depends on (seed, position) alone. Only images with ground truth are joined,
+    Which, and of what, depends on (seed, position) alone; their entries carry ``joined``. Only images with ground truth are joined,
     and in mixed data sets only those of one data set, so that the ratio stays.
 
     Args:
@@ -116,7 +116,7 @@ class MosaicStream(SampleStream):
             other = self.record(int(random.choice(others)))
             image, more = mixed_up(image, other, self.mapper, random)
             annotations = [*annotations, *more]
-        joined = {**record, "annotations": annotations, "position": position}
+        joined = {**record, "annotations": annotations, "position": position, "joined": True}
         return self.mapper.map(image, joined)
 
 

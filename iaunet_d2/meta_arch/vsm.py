@@ -85,6 +85,17 @@ class VSM(RegionModel):
             "resolve_overlaps": own.RESOLVE_OVERLAPS,
         }
 
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """As the base class, without the L1 loss for a batch with mosaics or mixed images.
+
+        YOLOX adds that loss for its last epochs, which have neither. That the batch decides needs
+        no state: a resumed run goes on alike.
+        """
+        losses = super().losses(batched_inputs)
+        if "loss_l1" in losses and any(inputs.get("joined") for inputs in batched_inputs):
+            losses["loss_l1"] = 0 * losses["loss_l1"]
+        return losses
+
     @torch.no_grad()
     def segment(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
         """Scored instances of each image at its original size, masks as crops on the CPU."""
@@ -141,6 +152,7 @@ def detector_settings(cfg: Any) -> YOLOXSettings:
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         centre_radius=own.CENTRE_RADIUS,
         l1_weight=own.L1_WEIGHT,
+        norm_momentum=own.NORM_MOMENTUM,
     )
 
 

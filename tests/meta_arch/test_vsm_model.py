@@ -387,3 +387,13 @@ def test_weights_that_do_not_fit_are_told(tmp_path):
         build(("MODEL.VSM.DETECTOR_WEIGHTS", str(file)))
     with pytest.raises(FileNotFoundError, match=r"DETECTOR_WEIGHTS 'no.pth' does not exist"):
         build(("MODEL.VSM.DETECTOR_WEIGHTS", "no.pth"))
+
+
+def test_the_l1_loss_waits_until_images_are_no_longer_joined():
+    model = build()
+    alone = [sample(64, 64, 3)]
+    torch.manual_seed(0)
+    expected = model(alone)
+    torch.manual_seed(0)
+    got = model([{**alone[0], "joined": True}])
+    assert expected["loss_l1"] > 0 and got["loss_l1"] == 0
