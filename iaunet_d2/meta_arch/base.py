@@ -25,7 +25,13 @@ class SegmentationModel(nn.Module, ABC):
 
     Attributes:
         network: what is trained; its parameters and multiply-accumulates are those of the model.
+        learns_from_unlabeled: whether training batches may hold images without ground truth
+            (``unlabeled`` True). To any other model these would be images without cells.
+        finds_overlaps: whether masks of an image can share pixels.
     """
+
+    learns_from_unlabeled: bool = False
+    finds_overlaps: bool = True
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -72,10 +78,39 @@ class SegmentationModel(nn.Module, ABC):
             in training the dict of losses; at inference a list of ``{"instances": Instances}`` with
             ``pred_masks`` (N, H, W) bool, ``pred_boxes``, ``scores`` and ``pred_classes``, best
             first.
+
+        Raises:
+            ValueError: training on unlabelled images, which this model does not learn from.
         """
         if self.training:
+            self.require_labels(batched_inputs)
             return self.losses(batched_inputs)
         return self.inference(batched_inputs)
+
+    @classmethod
+    def unlabeled_problem(cls, cfg: Any) -> str:
+        """Why the model of a config does not learn from unlabelled images; empty if it does.
+
+        It is asked before training starts. A model that learns from them only with certain keys
+        overrides this.
+        """
+        return "" if cls.learns_from_unlabeled else "does not learn from unlabelled images"
+
+    def require_labels(self, batched_inputs: list[dict[str, Any]]) -> None:
+        """Raise for images without ground truth, unless the model learns from them.
+
+        Raises:
+            ValueError: naming the first one, and what to do.
+        """
+        if self.learns_from_unlabeled:
+            return
+        for inputs in batched_inputs:
+            if inputs.get("unlabeled"):
+                raise ValueError(
+                    f"{inputs.get('file_name', 'an image')}: has no ground truth (unlabeled), and "
+                    f"{type(self).__name__} would learn that it holds no cells. Make pseudo-labels "
+                    "with iaunet pseudo-label and train on those."
+                )
 
     @abstractmethod
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ class LabelMapModel(SegmentationModel):
         targets_kind: a key of :data:`~iaunet_d2.networks.dense_targets.DENSE_TARGETS`.
     """
 
+    finds_overlaps = False
+
     def __init__(
         self,
         *,

@@ -66,6 +66,7 @@ class VSM(RegionModel):
             mask_threshold=mask_threshold,
         )
         self.resolve_overlaps = resolve_overlaps
+        self.finds_overlaps = not resolve_overlaps
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:

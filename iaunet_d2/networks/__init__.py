@@ -2,9 +2,16 @@
 
 from .backbone import BackboneWeightsError, TimmBackbone
 from .criterion import SetCriterion, Target, dice_loss
+from .crop_unet import CropUNet, CropUNetSettings
+from .crops import with_boxes
+from .dense_targets import DENSE_TARGETS, DenseTarget, dense_target
+from .dual_path import DualPathDecoder
 from .fold import fold_batch_norms
+from .iau_net import AttentionUNet
 from .iaunet import IAUNetOutput, IAUNetwork
-from .inference import rescored_instances, rescored_masks
+from .iaunet_v1 import DualPixelDecoder, IAUNetV1Network, IAUNetV1Output
+from .inference import logits_of_queries, rescored_instances, rescored_masks, rescored_queries
+from .label_maps import components, grown, scored_label_map, without_holes, without_small
 from .mask2former import (
     Mask2FormerNetwork,
     Mask2FormerOutput,
@@ -13,6 +20,9 @@ from .mask2former import (
 )
 from .mask_branch import ConvMaskBranch, MaskBranch
 from .matcher import CostWeights, Match, dice_cost, hungarian, mask_cost, matching_costs
+from .maunet import MAUNetEnsemble, MAUNetOutput, MAUNetwork, mean_output, outputs_of
+from .maunet_instances import DistanceSettings, distance_instances
+from .maunet_loss import consistency_loss, supervised_losses
 from .paste import paste_masks
 from .pixel_decoder import PixelDecoder
 from .point_rend import PointMaskBranch, PointRendSettings
@@ -21,15 +31,36 @@ from .position import sine_position_encoding
 from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
 from .rcnn import RCNN, Detections, RCNNSettings, RegionTarget
 from .scored_masks import ScoredMasks, mask_nms
+from .sliding_window import mirror_pad, multi_scale, padded_side, sliding_window
+from .tversky import focal_tversky_loss
+from .vsm import VSMNetwork, VSMSettings, without_overlaps
+from .yolox import YOLOX, Detected, YOLOXSettings
+from .yolox_loss import BoxTarget
 
 __all__ = [
+    "DENSE_TARGETS",
     "RCNN",
+    "YOLOX",
+    "AttentionUNet",
     "BackboneWeightsError",
+    "BoxTarget",
     "ConvMaskBranch",
     "CostWeights",
+    "CropUNet",
+    "CropUNetSettings",
+    "DenseTarget",
+    "Detected",
     "Detections",
+    "DistanceSettings",
+    "DualPathDecoder",
+    "DualPixelDecoder",
     "IAUNetOutput",
+    "IAUNetV1Network",
+    "IAUNetV1Output",
     "IAUNetwork",
+    "MAUNetEnsemble",
+    "MAUNetOutput",
+    "MAUNetwork",
     "Mask2FormerNetwork",
     "Mask2FormerOutput",
     "Mask2FormerSettings",
@@ -47,20 +78,43 @@ __all__ = [
     "SetCriterion",
     "Target",
     "TimmBackbone",
+    "VSMNetwork",
+    "VSMSettings",
+    "YOLOXSettings",
+    "components",
+    "consistency_loss",
+    "dense_target",
     "dice_cost",
     "dice_loss",
+    "distance_instances",
+    "focal_tversky_loss",
     "fold_batch_norms",
     "grid_points",
+    "grown",
     "hungarian",
+    "logits_of_queries",
     "mask_cost",
     "mask_logits",
     "mask_nms",
     "matching_costs",
+    "mean_output",
+    "mirror_pad",
+    "multi_scale",
+    "outputs_of",
+    "padded_side",
     "paste_masks",
     "rescored_instances",
     "rescored_masks",
+    "rescored_queries",
     "sample_points",
+    "scored_label_map",
     "sine_position_encoding",
+    "sliding_window",
     "subdivided",
+    "supervised_losses",
     "uncertain_points",
+    "with_boxes",
+    "without_holes",
+    "without_overlaps",
+    "without_small",
 ]

@@ -102,7 +102,9 @@ def fill_inference(contenders: Sequence[Contender]) -> None:
         for column, (task, metric) in METRICS.items() if found else ():
             values = [float(results.get(task, {}).get(metric, math.nan)) for results in found]
             c.row.metrics[column] = values
-        if found and _is_label_map(c.seeds):
+        # Baselines may be Detectron2's own: what those found tells.
+        cannot = not all(getattr(seed.model, "finds_overlaps", True) for seed in c.seeds)
+        if cannot or (found and _is_label_map(c.seeds)):
             c.row.notes.append(
                 "a label map: no two of its masks share a pixel, so overlaps cannot be found"
             )

@@ -19,6 +19,7 @@ METRICS = {
     "APl": ("segm", "APl"),
     "AP-overlapping": ("overlap", "AP-overlapping"),
     "AP-separate": ("overlap", "AP-separate"),
+    "F1-NeurIPS": ("neurips22", "F1"),
 }
 """Column -> task and metric of the evaluators."""
 
