@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from scipy import ndimage
 
 from ..data.readers import stretched
 from ..drawing import displayable, instance_color
@@ -269,9 +270,16 @@ def _outline(axis: Axes, shown: Explanation, i: int, number: bool = False) -> No
             closed = np.concatenate([ring, ring[:1]])
             axis.plot(closed[:, 0], closed[:, 1], color=color, linewidth=1.2)
     if number:
-        rows, columns = np.nonzero(crop)
-        # The mask's own pixel that is nearest to its middle, which may lie outside.
-        nearest = np.hypot(rows - rows.mean(), columns - columns.mean()).argmin()
-        x, y = left + columns[nearest] + 0.5, top + rows[nearest] + 0.5
+        row, column = _middle(crop)
+        x, y = left + column + 0.5, top + row + 0.5
         box = {"boxstyle": "round,pad=0.15", "facecolor": "black", "alpha": 0.6, "linewidth": 0}
-        axis.text(x, y, str(i + 1), color=color, ha="center", va="center", fontsize=9, bbox=box)
+        axis.text(x, y, str(i + 1), color="white", ha="center", va="center", fontsize=9, bbox=box)
+
+
+def _middle(mask: np.ndarray) -> tuple[int, int]:
+    """Row and column of the pixel that lies deepest in a mask's largest part."""
+    parts, _ = ndimage.label(mask)
+    largest = np.bincount(parts[mask]).argmax()
+    depth = ndimage.distance_transform_edt(np.pad(parts == largest, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), mask.shape)
+    return int(row), int(column)

@@ -8,6 +8,10 @@ def add_iau_net(cfg: CN) -> None:
     cfg.MODEL.IAU_NET = CN()
     # Channels per level, the finest first; each level halves the resolution.
     cfg.MODEL.IAU_NET.WIDTHS = [64, 128, 256, 512, 1024]
+    # "" is the encoder of residual units; else a timm model with a map at stride 2, such as
+    # resnet34 (weights: MODEL.TIMM.PRETRAINED, MODEL.TIMM.CHECKPOINT): all levels but the finest
+    # are its maps, and have its channels in place of the WIDTHS.
+    cfg.MODEL.IAU_NET.ENCODER = ""
     # Attention gate: "literal" (equation 2), "oktay" (Attention U-Net) or "none".
     cfg.MODEL.IAU_NET.GATE = "literal"
     # The last convolution of the decoder is deformable.

@@ -9,7 +9,7 @@ def add_maunet(cfg: CN) -> None:
     # timm encoders with a map at stride 2 (ResNets), one per network; the outputs of several are
     # averaged. () is one network with MODEL.TIMM.NAME.
     own.ENCODERS = ()
-    # The last stride that each encoder is built to: 32 or 16 (a single number serves all).
+    # The last stride that each encoder is built to: 32, 16 or 8 (a single number serves all).
     own.LAST_STRIDES = (32,)
     # One checkpoint per encoder, each of a training with that encoder alone: where the networks
     # start, unless MODEL.WEIGHTS gives them all. () starts from the encoders' weights.
@@ -46,8 +46,8 @@ def add_maunet(cfg: CN) -> None:
     own.INFERENCE.BACKGROUND_THRESH = 0.3
     # Smaller parts of the interior are dropped, pixels of the file.
     own.INFERENCE.MIN_INTERIOR = 16
-    # Seeds are where the smoothed distance exceeds this share of the image's greatest ("relative",
-    # as in the authors' code), or this distance ("absolute", in the paper's text 0.8).
+    # Seeds are where the smoothed distance exceeds this share of its greatest in the interior
+    # ("relative", as in the authors' code), or this distance ("absolute", in the paper's text 0.8).
     own.INFERENCE.SEED = 0.85
     own.INFERENCE.SEED_IS = "relative"
     # Least smoothed distance of a peak, as a share of the greatest, where no seed was found.

@@ -68,8 +68,9 @@ class Joining:
 class MosaicStream(SampleStream):
     """A stream some of whose samples are joined of several images.
 
-    Which, and of what, depends on (seed, position) alone; their entries carry ``joined``. Only images with ground truth are joined,
-    and in mixed data sets only those of one data set, so that the ratio stays.
+    Which, and of what, depends on (seed, position) alone; their entries carry ``joined``. Only
+    images with ground truth are joined, and in mixed data sets only those of one data set, so that
+    the ratio stays.
 
     Args:
         records: see :class:`~.stream.SampleStream`.

@@ -123,6 +123,21 @@ def tta_key(cfg: CfgNode) -> str:
     return f"{name}.TTA.ENABLED" if isinstance(node.TTA, CfgNode) else f"{name}.TTA"
 
 
+def label_threshold(segmenter: Segmenter) -> float:
+    """The score from which cells become labels: the one asked for, or the model's own if higher."""
+    name = segmenter.cfg.MODEL.META_ARCHITECTURE.upper()
+    own, asked = segmenter.cfg.MODEL.get(name, {}), segmenter.score_thresh
+    key = "RESOLVED_SCORE_THRESH" if own.get("RESOLVE_OVERLAPS", False) else "SCORE_THRESH"
+    least = float(own.get(key, 0.0))
+    if least > asked:
+        logger.warning(
+            "--threshold %s: the model itself gives no cell with a score below %s "
+            "(MODEL.%s.%s); lower that too, by --opts.",
+            *(asked, least, name, key),
+        )
+    return max(asked, least)
+
+
 def tta_options(model: str, weights: str | None, opts: Sequence[str], on: bool = True) -> list[str]:
     """Config keys and values that switch the model's test-time augmentation on or off.
 
@@ -173,6 +188,7 @@ def make_pseudo_labels(
     records = Records(parts, made_with(segmenter, options), time.time())
     left_out = dict(_unreadable(files))
     usable = [file for file in files if file.path not in left_out]
+    threshold = label_threshold(segmenter)
     records.make_folder()
     try:
         with only_one(records.folder / ".pseudo-label", f"{output}"):
@@ -180,10 +196,11 @@ def make_pseudo_labels(
             labelled = list(_labelled(usable, records, left_out))
             if drop_empty:
                 labelled = [(f, record) for f, record in labelled if record["planes"][0]["cells"]]
-            _require_some(labelled, left_out, output, segmenter.score_thresh)
+            _require_some(labelled, left_out, output, threshold)
             folder = common_folder(files)
             block = {
                 **_block(segmenter, options, labelled, left_out, folder),
+                "threshold": threshold,
                 "drop_empty": drop_empty,
                 **(about or {}),
             }
@@ -276,7 +293,6 @@ def _block(
         "weights_sha256": _sha256(segmenter.weights),
         "fingerprint": fingerprint(cfg),
         "classes": [*segmenter.class_names, *more],
-        "threshold": segmenter.score_thresh,
         "tta": _value(cfg, key) if key else None,
         "options": {k: v for k, v in options.for_results().items() if k != "formats"},
         "image_folder": os.path.abspath(folder),

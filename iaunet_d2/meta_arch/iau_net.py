@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from ..networks import (
     AttentionUNet,
+    TimmBackbone,
     components,
     focal_tversky_loss,
     grown,
     without_holes,
     without_small,
 )
+from .base import SIZE_DIVISIBILITY
 from .label_map import LabelMapModel
+
+KEY = "MODEL.IAU_NET"
 
 
 @META_ARCH_REGISTRY.register()
@@ -81,17 +85,18 @@ class ImprovedAttentionUNet(LabelMapModel):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Arguments of the constructor from a config."""
+        """Arguments of the constructor from a config.
+
+        Raises:
+            ValueError: a value makes no sense, named with its key.
+        """
         own = cfg.MODEL.IAU_NET
-        network = AttentionUNet(
-            len(cfg.MODEL.PIXEL_MEAN),
-            1 + cfg.MODEL.NUM_CLASSES + int(own.BOUNDARY),
-            own.WIDTHS,
-            own.GATE,
-            own.DEFORMABLE,
-        )
+        if not 0 <= own.LOSS.ALPHA <= 1 or own.LOSS.GAMMA <= 0:
+            raise ValueError(
+                f"{KEY}.LOSS: ALPHA {own.LOSS.ALPHA} must be 0 to 1, GAMMA {own.LOSS.GAMMA} over 0"
+            )
         return {
-            "network": network,
+            "network": build_network(cfg),
             **cls.label_map_arguments(cfg, "classes" if own.BOUNDARY else "foreground"),
             "tversky_weight": own.LOSS.TVERSKY_WEIGHT,
             "ce_weight": own.LOSS.CE_WEIGHT,
@@ -138,6 +143,41 @@ class ImprovedAttentionUNet(LabelMapModel):
     def counted(self, train_mode: bool) -> nn.Module:
         """The network, which computes the same in training and at inference."""
         return _CountedForward(self.network)
+
+
+def build_network(cfg: Any) -> AttentionUNet:
+    """The network that a config describes.
+
+    Raises:
+        ValueError: a value makes no sense, named with its key.
+    """
+    own, channels = cfg.MODEL.IAU_NET, len(cfg.MODEL.PIXEL_MEAN)
+    strides = [2**level for level in range(1, len(own.WIDTHS))]
+    if not strides or strides[-1] > SIZE_DIVISIBILITY or min(own.WIDTHS) < 1:
+        raise ValueError(
+            f"{KEY}.WIDTHS {tuple(own.WIDTHS)}: from 2 to 6 levels are possible, of 1 channel or "
+            f"more, as images are padded to multiples of {SIZE_DIVISIBILITY} pixels"
+        )
+    backbone = None
+    if own.ENCODER:
+        timm_cfg = cfg.MODEL.TIMM
+        backbone = TimmBackbone(
+            own.ENCODER,
+            channels,
+            timm_cfg.PRETRAINED,
+            timm_cfg.CHECKPOINT,
+            timm_cfg.DROP_PATH_RATE,
+            strides,
+            f"{KEY}.ENCODER",
+        )
+    return AttentionUNet(
+        channels,
+        1 + cfg.MODEL.NUM_CLASSES + int(own.BOUNDARY),
+        own.WIDTHS,
+        own.GATE,
+        own.DEFORMABLE,
+        backbone,
+    )
 
 
 class _CountedForward(nn.Module):

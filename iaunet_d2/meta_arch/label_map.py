@@ -104,7 +104,8 @@ class LabelMapModel(SegmentationModel):
             classes = _certain(_resized(probabilities[i], image_size, size))
             depth = None
             if distance is not None:
-                depth = np.nan_to_num(_resized(distance[i, None], image_size, size)[0])
+                depth = _resized(distance[i, None], image_size, size)[0]
+                depth = np.where(np.isfinite(depth), depth, np.float32(0))
             labels = self.instances(classes, depth)
             results.append(scored_label_map(labels, classes, self.num_classes, self.max_instances))
         return results

@@ -1,6 +1,7 @@
 """VSM as a Detectron2 meta-architecture: YOLOX, and a U-Net in each box."""
 
-import pickle
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ..networks import (
 )
 from .base import SIZE_DIVISIBILITY
 from .regions import RegionModel
+
+logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -78,7 +81,7 @@ class VSM(RegionModel):
         for part in ("detector", "segmenter"):
             key = f"{part.upper()}_WEIGHTS"
             if own[key]:
-                load_part(network, part, own[key], f"MODEL.VSM.{key}")
+                load_part(network, part, own[key], f"MODEL.VSM.{key}", _normalisation(cfg))
         return {
             "network": network,
             **cls.pixel_arguments(cfg),
@@ -140,6 +143,13 @@ class _CountedForward(nn.Module):
         return [*self.network.detector.raw(images), *masks]
 
 
+def _normalisation(cfg: Any) -> dict[str, list[float]]:
+    """What all images are normalised by; nothing where each one is by its own values."""
+    if cfg.INPUT.NORMALIZE != "dataset":
+        return {}
+    return {"pixel_mean": list(cfg.MODEL.PIXEL_MEAN), "pixel_std": list(cfg.MODEL.PIXEL_STD)}
+
+
 def detector_settings(cfg: Any) -> YOLOXSettings:
     """What a config says of the detector."""
     own = cfg.MODEL.VSM
@@ -197,37 +207,56 @@ def vsm_settings(cfg: Any) -> VSMSettings:
     )
 
 
-def load_part(network: VSMNetwork, part: str, file: str, key: str) -> None:
+def load_part(
+    network: VSMNetwork,
+    part: str,
+    file: str,
+    key: str,
+    normalisation: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Load one part of the network from a checkpoint of this system, or of the part alone.
+
+    A part that was trained with another normalisation of the images is loaded, for fine-tuning, and
+    a warning told: unless it is trained further, what it finds means little.
 
     Args:
         network: the network, in place.
         part: ``detector`` or ``segmenter``.
         file: the checkpoint.
         key: config key that names it, for the errors.
+        normalisation: ``pixel_mean`` and ``pixel_std`` of the images; None compares nothing.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or does not fit the part.
+        CheckpointError: it cannot be read, or does not fit the part.
     """
+    # The engine builds models: at the top, each would wait for the other.
+    from ..engine.checkpointer import mismatch, read_checkpoint
+    from ..engine.errors import CheckpointError
+
     if not Path(file).is_file():
         raise FileNotFoundError(f"{key} {file!r} does not exist")
     try:
-        data = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{key} {file!r} cannot be read as weights: {error}") from error
-    state = data.get("model", data) if isinstance(data, dict) else {}
+        data = read_checkpoint(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from error
+    state = data.get("model", data)
     prefix = f"network.{part}."
     plain = {str(name).removeprefix("module."): value for name, value in state.items()}
     own = {n.removeprefix(prefix): v for n, v in plain.items() if n.startswith(prefix)} or plain
     module = network.get_submodule(part)
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    wrong = [n for n, s in shapes.items() if tuple(getattr(own.get(n), "shape", (-1,))) != s]
-    wrong += [name for name in own if name not in shapes]
-    if wrong:
-        raise ValueError(
-            f"{key} {file!r} does not fit the {part}: {len(wrong)} tensors are missing, unknown or "
-            f"of another shape, the first {sorted(wrong)[:3]}. It must be a checkpoint of VSM with "
-            "the same sizes, classes and channels, or this part's own state dict."
+    if message := mismatch(module.state_dict(), own):
+        raise CheckpointError(
+            f"{key}: {file} does not fit the {part}:\n{message}\nIt must be a checkpoint of VSM "
+            "with the same sizes, classes and channels, or this part's own state dict."
         )
+    for name, values in (normalisation or {}).items():
+        trained = plain.get(name, torch.tensor(values)).flatten()
+        if not torch.allclose(trained, torch.tensor(values, dtype=trained.dtype)):
+            logger.warning(
+                "%s: %s was trained with %s %s, and MODEL.%s is %s. Unless the %s is trained "
+                "further, set MODEL.%s to the former.",
+                *(key, file, name, trained.tolist(), name.upper(), list(values), part),
+                name.upper(),
+            )
     module.load_state_dict(own)

@@ -2,11 +2,13 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
 from .criterion import Target
 from .mask_branch import cropped_masks
 from .rcnn import RegionTarget
+
+PIXELS_AT_ONCE = 2**24
+"""Of masks that are float at a time: 64 MiB. Each is as large as the image."""
 
 
 def whole_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -78,13 +80,28 @@ def cut_masks(masks: Tensor, boxes: Tensor, side: int) -> Tensor:
         (N, S, S) bool.
     """
     each = torch.arange(len(boxes), device=boxes.device)
-    return cropped_masks(masks, each, boxes.float(), side) >= 0.5
+    step = max(PIXELS_AT_ONCE // max(masks.shape[-2] * masks.shape[-1], 1), 1)
+    parts = [cropped_masks(masks, i, boxes[i].float(), side) >= 0.5 for i in each.split(step)]
+    return torch.cat(parts)
 
 
 def with_boxes(target: Target) -> RegionTarget:
-    """Add the boxes of the masks; a mask without a pixel has none and goes."""
-    filled = target.masks.flatten(1).any(1)
-    masks = target.masks[filled]
-    boxes = masks_to_boxes(masks) if len(masks) else masks.new_zeros(0, 4)
-    boxes = boxes.float() + boxes.new_tensor([0, 0, 1, 1], dtype=torch.float)
-    return RegionTarget(target.labels[filled], masks, boxes)
+    """Add the boxes of the masks; a mask without a pixel has none and goes.
+
+    The masks, which can be gigabytes, are copied only if one goes.
+    """
+    x0, x1 = _extents(target.masks.any(1))
+    y0, y1 = _extents(target.masks.any(2))
+    boxes = torch.stack([x0, y0, x1, y1], dim=1).float()
+    filled = x1 > x0
+    if filled.all():
+        return RegionTarget(target.labels, target.masks, boxes)
+    return RegionTarget(target.labels[filled], target.masks[filled], boxes[filled])
+
+
+def _extents(inside: Tensor) -> tuple[Tensor, Tensor]:
+    """First True of each row of bools (N, L) and the place after the last; 0 and 0 without any."""
+    places = torch.arange(1, inside.shape[1] + 1, device=inside.device)
+    stop = (inside * places).amax(1)
+    start = (inside * places.flip(0)).amax(1)
+    return torch.where(stop > 0, inside.shape[1] - start, 0), stop

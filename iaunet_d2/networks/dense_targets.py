@@ -165,6 +165,8 @@ def distance_field(cells: np.ndarray, interior: np.ndarray) -> np.ndarray:
         depth = np.zeros(core.shape, dtype=np.float32)
         if not core.all():
             depth = cv2.distanceTransform(core, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            # Its last bit depends on where the array lies in memory. Squares are whole numbers.
+            depth = np.sqrt(np.rint(np.square(depth)))
         root = math.sqrt(np.count_nonzero(cell))
         field[window][cell] = (1 / (1 + (depth.max() - depth) / root))[cell]
     return field

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 from .attention_gate import build_gate, joined
+from .backbone import TimmBackbone
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -28,10 +29,12 @@ class DeformableConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
-        offsets = self.offsets(features)
+        # The kernel reads outside of memory where an offset is no number, and zeros where it is
+        # infinite. What made it so is in the features, too, and without the offset it is read.
+        offsets = self.offsets(features).float().nan_to_num(0, 0, 0)
         # Half precision has no fractions of a pixel far away, and no kernel on every device.
         with torch.autocast(device_type=features.device.type, enabled=False):
-            return self.conv(features.float(), offsets.float())
+            return self.conv(features.float(), offsets)
 
 
 class ResidualUnit(nn.Module):
@@ -103,9 +106,11 @@ class AttentionUNet(nn.Module):
         widths: channels per level, the finest first; each level halves the resolution.
         gate: "literal", "oktay" or "none".
         deformable: the second convolution of the last unit is deformable.
+        backbone: maps at strides 2, 4, ..., one for each level but the finest, in place of the
+            encoder's own; their channels are the widths.
 
     Raises:
-        ValueError: fewer than two widths.
+        ValueError: fewer than two widths, or a backbone of another number of levels.
     """
 
     def __init__(
@@ -115,21 +120,32 @@ class AttentionUNet(nn.Module):
         widths: Sequence[int] = WIDTHS,
         gate: str = "literal",
         deformable: bool = True,
+        backbone: TimmBackbone | None = None,
     ) -> None:
         super().__init__()
         if len(widths) < 2:
             raise ValueError(f"widths {tuple(widths)}: a U-net has two levels or more")
+        own = tuple(widths)
+        if backbone is not None:
+            if len(backbone.channels) != len(widths) - 1:
+                raise ValueError(
+                    f"widths {tuple(widths)} and a backbone of {len(backbone.channels)} maps; it "
+                    "must have one for each width but the first"
+                )
+            own, widths = own[:1], (widths[0], *backbone.channels)
         self.encoder = nn.ModuleList(
             ResidualUnit(before, after)
-            for before, after in zip((in_channels, *widths), widths, strict=False)
+            for before, after in zip((in_channels, *own), own, strict=False)
         )
+        self.backbone = backbone
         self.pool = nn.MaxPool2d(2)
         self.decoder = nn.ModuleList(
             DecoderLevel(widths[i + 1], widths[i], gate, deformable and i == 0)
             for i in reversed(range(len(widths) - 1))
         )
         self.head = nn.Conv2d(widths[0], out_channels, 1)
-        self.apply(_init)
+        for part in (self.encoder, self.decoder, self.head):  # a backbone has its own weights
+            part.apply(_init)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits of images (B, C, H, W): (B, C', H, W).
@@ -147,6 +163,9 @@ class AttentionUNet(nn.Module):
         for level, unit in enumerate(self.encoder):
             features = unit(self.pool(features) if level else features)
             skips.append(features)
+        if self.backbone is not None:
+            skips.extend(self.backbone(images))
+        features = skips[-1]
         for unit, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
             features = unit(features, skip)
         return self.head(features)

@@ -44,14 +44,9 @@ def rescored_instances(
 
     The others are those of :func:`rescored_masks`.
     """
-
-    def logits_of(queries: Tensor) -> Tensor:
-        embeddings = prediction.mask_embeddings[index][queries]
-        return mask_logits(embeddings[None], mask_features[index][None])[0]
-
     return rescored_masks(
         prediction.class_logits[index],
-        logits_of,
+        logits_of_queries(prediction, index, mask_features),
         padded_size,
         image_size,
         output_size,
@@ -60,6 +55,18 @@ def rescored_instances(
         score_threshold,
         nms_threshold,
     )
+
+
+def logits_of_queries(
+    prediction: QueryPrediction, index: int, mask_features: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """A function from queries (n,) of the image ``index`` to their mask logits (n, h, w)."""
+
+    def logits_of(queries: Tensor) -> Tensor:
+        embeddings = prediction.mask_embeddings[index][queries]
+        return mask_logits(embeddings[None], mask_features[index][None])[0]
+
+    return logits_of
 
 
 def rescored_masks(
@@ -90,6 +97,31 @@ def rescored_masks(
         the instances; a score is the class probability times the mean probability of the mask's
         pixels.
     """
+    return rescored_queries(
+        class_logits,
+        logits_of,
+        padded_size,
+        image_size,
+        output_size,
+        max_instances,
+        mask_threshold,
+        score_threshold,
+        nms_threshold,
+    )[0]
+
+
+def rescored_queries(
+    class_logits: Tensor,
+    logits_of: Callable[[Tensor], Tensor],
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+    max_instances: int,
+    mask_threshold: float = 0.5,
+    score_threshold: float = 0.01,
+    nms_threshold: float = 0.0,
+) -> tuple[ScoredMasks, Tensor]:
+    """As :func:`rescored_masks`, and the query of each instance: (n,) int64 on the CPU."""
     probability = class_logits.float().softmax(-1)[:, :-1]  # (Q, K)
     num_classes = probability.shape[1]
     k = min(max_instances, probability.numel())
@@ -102,8 +134,12 @@ def rescored_masks(
     scores = scores.cpu() * maskness
     found = ScoredMasks(crops, corners, scores, (chosen % num_classes).cpu(), output_size)
     order = scores.argsort(descending=True, stable=True)
-    found = found.take(order[scores[order] > score_threshold])
-    return found.take(mask_nms(found, nms_threshold)) if nms_threshold > 0 else found
+    order = order[scores[order] > score_threshold]
+    found, queries = found.take(order), (chosen // num_classes).cpu()[order]
+    if nms_threshold > 0:
+        kept = mask_nms(found, nms_threshold)
+        found, queries = found.take(kept), queries[kept]
+    return found, queries
 
 
 @dataclass(frozen=True)

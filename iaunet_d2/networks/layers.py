@@ -65,3 +65,10 @@ def init_kaiming(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Every matrix from Glorot's uniform distribution; biases and norms are left."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)

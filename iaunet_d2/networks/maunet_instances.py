@@ -19,9 +19,10 @@ class DistanceSettings:
         background: a pixel is foreground where the probability of background is below this.
         min_interior: smaller connected parts of the interior are dropped, pixels.
         seed: the smoothed distance of the seeds of the first step; see ``seed_relative``.
-        seed_relative: ``seed`` is a share of the image's greatest distance, as in the code (0.85);
-            else it is a distance itself, as in the text (0.8). A share adapts to a network that
-            predicts too low, but one bright spot shifts it for the whole image.
+        seed_relative: ``seed`` is a share of the greatest smoothed distance in the image's
+            interior, as in the code (0.85); else it is a distance itself, as in the text (0.8). A
+            share adapts to a network that predicts too low, but one bright spot shifts it for the
+            whole image.
         peak: least smoothed distance, as a share of the greatest, of the seeds of the second step.
         least_share: instances smaller than this share of the mean are dropped at the end.
     """
@@ -82,7 +83,8 @@ def odd_side(area: float) -> int:
     """Side of the smoothing window for cells of a mean area, pixels: the next odd number above.
 
     As in the authors' code, which takes connected parts of the interior for cells:
-    ``floor(sqrt(area))``, and 1 more if that is even, 2 more if it is odd.
+    ``floor(sqrt(area))``, and 1 more if that is even, 2 more if it is odd. Interiors that touch
+    make the window wider than a cell, but not by much: of four in one it is twice as wide.
     """
     side = math.floor(math.sqrt(area))
     return side + 1 if side % 2 == 0 else side + 2

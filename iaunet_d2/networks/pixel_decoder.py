@@ -20,9 +20,10 @@ class DecoderLevel(nn.Module):
     """One decoder level: ``X = SE(G_x([X', S]) + shortcut)`` (equation 1).
 
     Args:
-        dim: channels of the skip connection, of the features from the coarser level, and of the
-            result.
-        coarsest: there is no coarser level; the block sees the skip connection alone.
+        skip_dim: channels of the skip connection.
+        coarser_dim: of the features from the coarser level; 0 where there is no coarser level, and
+            the block sees the skip connection alone.
+        dim: of the result. ``skip="add"`` and ``residual="identity"`` need one number for all.
         coord_conv: put two coordinate channels in front of the features that enter the block.
         se_reduction: reduction of squeeze-and-excitation; 0 leaves it out.
         skip: ``concat`` or ``add`` the skip connection to the upsampled features.
@@ -36,8 +37,9 @@ class DecoderLevel(nn.Module):
 
     def __init__(
         self,
+        skip_dim: int,
+        coarser_dim: int,
         dim: int,
-        coarsest: bool,
         coord_conv: bool = True,
         se_reduction: int = 2,
         skip: str = "concat",
@@ -52,8 +54,8 @@ class DecoderLevel(nn.Module):
                 f"MODEL.IAUNET.RESIDUAL is {residual!r}; it is 'projection' or 'identity'"
             )
         self.coord_conv = coord_conv
-        self.concat = skip == "concat" and not coarsest
-        in_channels = dim + 2 * coord_conv + dim * self.concat
+        self.concat = skip == "concat" and coarser_dim > 0
+        in_channels = (coarser_dim or skip_dim) + 2 * coord_conv + skip_dim * self.concat
         self.block = ConvBlock(in_channels, dim, separable)
         self.shortcut = nn.Conv2d(in_channels, dim, 1) if residual == "projection" else None
         self.se = SqueezeExcitation(dim, se_reduction) if se_reduction else nn.Identity()
@@ -62,7 +64,7 @@ class DecoderLevel(nn.Module):
             init_normal(self.shortcut)
 
     def forward(self, skip: Tensor, coarser: Tensor | None = None) -> Tensor:
-        """Skip (B, C, H, W) and the coarser main features (B, C, H/2, W/2) to (B, C, H, W)."""
+        """Skip (B, C, H, W) and the coarser main features (B, C', H/2, W/2) to (B, C", H, W)."""
         features = skip if coarser is None else coarser
         entering = [coordinate_channels(features)] if self.coord_conv else []
         entering.append(features)
@@ -146,7 +148,9 @@ class PixelDecoder(nn.Module):
         for conv in self.skips:
             init_normal(conv)
         self.levels = nn.ModuleList(
-            DecoderLevel(dim, i == 0, coord_conv, se_reduction, skip, residual, separable)
+            DecoderLevel(
+                dim, dim * (i > 0), dim, coord_conv, se_reduction, skip, residual, separable
+            )
             for i in range(len(deepest_first))
         )
         self.mask_branches = nn.ModuleList(MaskBranch(dim) for _ in deepest_first if mask_branch)

@@ -26,9 +26,7 @@ def sine_position_encoding(
         ValueError: ``dim`` is not divisible by 4.
     """
     if dim % 4:
-        raise ValueError(
-            f"MODEL.IAUNET.HIDDEN_DIM is {dim}; the position encoding needs a multiple of 4"
-        )
+        raise ValueError(f"HIDDEN_DIM is {dim}; the position encoding needs a multiple of 4")
     # Rows and columns are numbered from 1.
     y = _encoded((torch.arange(height, device=device) + 1) / (height + 1e-6), dim, temperature)
     x = _encoded((torch.arange(width, device=device) + 1) / (width + 1e-6), dim, temperature)

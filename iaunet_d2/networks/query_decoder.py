@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .anchors import spread_points, window_coefficients
-from .layers import init_normal
+from .layers import init_normal, init_xavier
 from .points import sample_points
 from .position import sine_encoding_of_points, sine_position_encoding
 
@@ -42,9 +42,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(
-                f"MODEL.IAUNET.HIDDEN_DIM {dim} is not divisible by NUM_HEADS {num_heads}"
-            )
+            raise ValueError(f"HIDDEN_DIM {dim} is not divisible by NUM_HEADS {num_heads}")
         self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(dim, dim)
@@ -80,26 +78,29 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
+def feed_forward(dim: int, ffn_dim: int, dropout: float = 0.0) -> nn.Sequential:
+    """Two linear layers with a ReLU between them: (..., C) to (..., C)."""
+    return nn.Sequential(
+        nn.Linear(dim, ffn_dim),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(ffn_dim, dim),
+    )
+
+
 class QueryBlock(nn.Module):
-    """Cross-attention to the mask features, self-attention, feed-forward; each with a residual and
-    a post-norm.
+    """Cross-attention to pixel features, self-attention, feed-forward; each with a residual and a
+    post-norm.
     """
 
     def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.cross_attention = Attention(dim, num_heads, dropout)
         self.self_attention = Attention(dim, num_heads, dropout)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, ffn_dim),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(ffn_dim, dim),
-        )
+        self.ffn = feed_forward(dim, ffn_dim, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
+        init_xavier(self)
 
     def forward(
         self,
@@ -114,7 +115,7 @@ class QueryBlock(nn.Module):
         Args:
             queries: (B, Q, C).
             query_position: (Q, C).
-            memory: mask features of one level, flattened, (B, L, C).
+            memory: pixel features of one level, flattened, (B, L, C).
             memory_position: (L, C).
             allowed: see :meth:`Attention.forward`.
 
@@ -216,7 +217,7 @@ class QueryDecoder(nn.Module):
         Returns:
             one prediction per block in order, or the last alone.
         """
-        memories = [_Memory.of(features, padding) for features in levels]
+        memories = [Memory.of(features, padding) for features in levels]
         queries, position = self._first_queries(levels[-1])
         predictions = []
         for i, (block, level) in enumerate(zip(self.blocks, self.level_of_block, strict=True)):
@@ -250,7 +251,7 @@ class QueryDecoder(nn.Module):
         return QueryPrediction(self.class_head(normed), embeddings)
 
     @torch.no_grad()
-    def _inside_own_mask(self, queries: Tensor, mask_features: Tensor, memory: "_Memory") -> Tensor:
+    def _inside_own_mask(self, queries: Tensor, mask_features: Tensor, memory: "Memory") -> Tensor:
         """Where each query may attend: (B, 1, Q, L).
 
         Resizing is linear, so resizing the features and then multiplying gives the resized mask at
@@ -269,16 +270,24 @@ class QueryDecoder(nn.Module):
 
 
 @dataclass
-class _Memory:
-    """One level's features as attention reads them."""
+class Memory:
+    """One level's features as attention reads them.
 
-    features: Tensor  # (B, L, C)
-    position: Tensor  # (L, C)
-    allowed: Tensor | None  # (B, 1, 1, L), True on image, False on padding
+    Attributes:
+        features: (B, L, C).
+        position: (L, C).
+        allowed: (B, 1, 1, L), True on image, False on padding; None where nothing is padding.
+        size: height and width of the level, L pixels.
+    """
+
+    features: Tensor
+    position: Tensor
+    allowed: Tensor | None
     size: tuple[int, int]
 
     @staticmethod
-    def of(features: Tensor, padding: Tensor | None) -> "_Memory":
+    def of(features: Tensor, padding: Tensor | None) -> "Memory":
+        """Flatten features (B, C, h, w); padding (B, H, W) as of :meth:`QueryDecoder.forward`."""
         batch, dim, height, width = features.shape
         position = sine_position_encoding(height, width, dim, features.device).to(features.dtype)
         allowed = None
@@ -287,7 +296,7 @@ class _Memory:
             # on the right.
             rows, columns = padding.shape[1] // height, padding.shape[2] // width
             allowed = ~padding[:, ::rows, ::columns].reshape(batch, 1, 1, height * width)
-        return _Memory(features.flatten(2).transpose(1, 2), position, allowed, (height, width))
+        return Memory(features.flatten(2).transpose(1, 2), position, allowed, (height, width))
 
 
 def _block_levels(levels: int, blocks_per_level: int, order: str) -> list[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from .criterion import dice_loss
 from .crop_unet import CropLogits, CropUNet
@@ -123,14 +124,18 @@ class VSMNetwork(nn.Module):
     def detect(self, images: Tensor, image_sizes: Sequence[Size]) -> list[Detected]:
         """Boxes of each image, the views merged and what cannot be a cell dropped, best first.
 
+        They are cut at the image's own border first: what the detector finds in the padding alone
+        is nothing.
+
         Args:
             images, image_sizes: as of :meth:`forward`.
         """
         own, padded = self.settings, (images.shape[-2], images.shape[-1])
         views: list[list[Detected]] = [[] for _ in image_sizes]
         for view in VIEWS if own.tta else VIEWS[:1]:
-            for of_image, found in zip(views, self.detector(seen(images, view)), strict=True):
-                boxes = boxes_from_view(found.boxes, view, padded)
+            in_view = self.detector(seen(images, view))
+            for of_image, found, size in zip(views, in_view, image_sizes, strict=True):
+                boxes = clip_boxes_to_image(boxes_from_view(found.boxes, view, padded), size)
                 of_image.append(Detected(boxes, found.scores, found.labels))
         merged = [MERGES[own.merge](of_image, own.merge_iou) for of_image in views]
         return [self._plausible(*x) for x in zip(merged, image_sizes, strict=True)]
@@ -275,11 +280,11 @@ def plausible_boxes(
         most_both: of the smaller share of the two; 0 is off.
 
     Returns:
-        (N,) bool.
+        (N,) bool; False for a box without an area, whatever the limits.
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     shares = sides / sides.new_tensor([size[1], size[0]])
-    possible = (sides >= least).all(1)
+    possible = ((sides >= least) & (sides > 0)).all(1)
     if most_either:
         possible &= (shares <= most_either).all(1)
     if most_both:

@@ -106,6 +106,16 @@ def test_heat_maps_lie_where_they_belong():
     assert rows == ["1\nscore 0.90", "2\nscore 0.70"]
 
 
+def test_numbers_stand_in_the_largest_part():
+    told = explanation(1)
+    crop = torch.zeros(20, 20, dtype=torch.bool)
+    crop[:2, :9], crop[9:20, 3:14] = True, True  # 18 and 121 pixels
+    told.found.crops[0] = crop
+    figure = activation_page("a", np.zeros((30, 60, 3), np.uint8), told)
+    (text,) = [t for a in figure.axes for t in a.texts if t.get_text() == "1"]
+    assert text.get_position() == (8.5, 19.5)  # the middle, 5 rows further down
+
+
 def test_names_of_several_classes_are_told():
     picture = np.zeros((30, 60, 3), np.uint8)
     figure = activation_page("a.png", picture, explanation(2), class_names=("nucleus", "cell"))

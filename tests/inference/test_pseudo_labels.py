@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -137,6 +138,29 @@ def test_provenance(model: Path, images: Path, tmp_path: Path) -> None:
     assert bad["file"] == str(images / "bad.png") and "is not an image" in bad["reason"]
     assert block["date"].endswith("+00:00") and block["options"]["tile"] == "auto"
     assert not (tmp_path / "pseudo.json.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "threshold", "told"),
+    [
+        (["MODEL.VSM.SCORE_THRESH", "0.7"], 0.7, "below 0.7 (MODEL.VSM.SCORE_THRESH)"),
+        (["MODEL.VSM.SCORE_THRESH", "0.6"], 0.6, ""),
+        (
+            ["MODEL.VSM.RESOLVE_OVERLAPS", "True", "MODEL.VSM.RESOLVED_SCORE_THRESH", "0.8"],
+            0.8,
+            "below 0.8 (MODEL.VSM.RESOLVED_SCORE_THRESH)",
+        ),
+    ],
+)
+def test_the_models_own_threshold_is_told(
+    keys: list[str], threshold: float, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the model never gives is not said to have been a label."""
+    cfg = get_iaunet_cfg()
+    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", "VSM", *keys])
+    segmenter = SimpleNamespace(cfg=cfg, score_thresh=0.6)
+    assert pseudo_labels.label_threshold(cast(Segmenter, segmenter)) == threshold
+    assert told in caplog.text and bool(told) == bool(caplog.text)
 
 
 def test_images_that_training_cannot_read_are_left_out(

@@ -91,6 +91,35 @@ def test_the_config_chooses_the_parts():
     assert literal.network.head.out_channels == 5 and literal.targets_kind == "foreground"
 
 
+def test_an_encoder_of_timm_s():
+    own = ("MODEL.IAU_NET.ENCODER", "resnet10t", "MODEL.IAU_NET.WIDTHS", [8, 1, 1])
+    model = built(*own)
+    assert [level.upsample.in_channels for level in model.network.decoder] == [64, 64]
+    assert torch.isfinite(model([sample(squares((2, 3)), [0])])["loss_tversky"])
+    # The four stages of resnet34 that are left: its published 21.797672 M without layer4 and fc.
+    layer4 = 512 * 256 * 9 + 5 * 512 * 512 * 9 + 512 * 256 + 7 * 2 * 512
+    network = built("MODEL.IAU_NET.ENCODER", "resnet34").network
+    count = sum(p.numel() for p in network.backbone.parameters())
+    assert count == 21_797_672 - layer4 - (512 * 1000 + 1000)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("WIDTHS", [4], r"WIDTHS \(4,\): from 2 to 6"),
+        ("WIDTHS", [4] * 7, r"WIDTHS \(4, 4, .*from 2 to 6"),
+        ("WIDTHS", [4, 0], r"WIDTHS \(4, 0\).*1 channel"),
+        ("ENCODER", "resnet3A", r"MODEL\.IAU_NET\.ENCODER 'resnet3A' is no model"),
+        ("ENCODER", "swin_tiny_patch4_window7_224", r"ENCODER 'swin_tiny.*\(2,\)"),
+        ("LOSS.ALPHA", 1.5, r"MODEL\.IAU_NET\.LOSS: ALPHA 1\.5"),
+        ("LOSS.GAMMA", 0.0, r"GAMMA 0\.0 over 0"),
+    ],
+)
+def test_wrong_values_are_told_with_their_keys(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        built(*SMALL, f"MODEL.IAU_NET.{key}", value)
+
+
 def sample(masks, labels, **more):
     instances = Instances(masks.shape[1:])
     instances.gt_masks = BitMasks(torch.from_numpy(masks))

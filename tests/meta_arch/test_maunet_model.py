@@ -1,6 +1,8 @@
 """MAUNet as a meta-architecture: counts, losses of a batch, inference, ensembles, configs."""
 
+import json
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from detectron2.structures import BitMasks, Instances
 from iaunet_d2.analysis import summarize
 from iaunet_d2.commands import ensemble as ensemble_command
 from iaunet_d2.config import get_iaunet_cfg
+from iaunet_d2.data.registered import SPLITS
 from iaunet_d2.engine import ConfigError
 from iaunet_d2.engine.ensemble import write_ensemble
 from iaunet_d2.engine.errors import CheckpointError
+from iaunet_d2.engine.training_data import read_training_data
 from iaunet_d2.networks.maunet_loss import consistency_loss, supervised_losses
 
 TINY = {
@@ -181,19 +185,29 @@ def test_fold_keeps_the_probabilities():
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, after, strict=True))
 
 
+def test_a_distance_that_is_no_number_is_none():
+    model = tiny().eval()
+    distance = torch.full((1, 64, 64), 0.5)
+    distance[0, 1, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    model.probabilities = lambda images: (torch.full((1, 3, 64, 64), 0.3), distance)
+    seen = []
+    model.instances = lambda *maps: seen.append(maps) or np.zeros((64, 64), np.int32)
+    model.segment([{"image": torch.zeros(3, 64, 64)}])
+    assert seen[0][1][1, :4].tolist() == [0, 0, 0, 0.5] and seen[0][1].dtype == np.float32
+
+
 def test_interiors_of_all_classes_make_one_map_and_the_majority_names_the_class():
     model = tiny(**{"MODEL.NUM_CLASSES": 2}).eval()
     y, x = np.mgrid[:64, :96]
     maps = np.zeros((4, 64, 96), np.float32)
     maps[0] = 0.96
     distance = np.zeros((64, 96), np.float32)
-    for k, (column, shares) in enumerate([(25, (0.3, 0.6)), (65, (0.6, 0.3))]):
+    for column, shares in [(25, (0.3, 0.6)), (65, (0.6, 0.3))]:
         away = np.hypot(y - 32, x - column)
         maps[0, away < 14] = 0.1
         for channel in (1, 2):
             maps[channel, away < 14] = shares[channel - 1]
         distance = np.where(away < 14, 1 - away / 14, distance).astype(np.float32)
-        assert k < 2
     model.probabilities = lambda images: (
         torch.from_numpy(maps)[None],
         torch.from_numpy(distance)[None],
@@ -318,6 +332,31 @@ def test_an_ensemble_s_folder_is_a_model_s_folder(trained, tmp_path, capsys):
         write_ensemble(get_iaunet_cfg(), files, out)
 
 
+def trained_on(file, **changes):
+    """Say beside weights what they were trained on."""
+    about = {"images": 3, "instances": 9, "image_side": 64.0, "cell_side": {}, **changes}
+    Path(file).with_name("training_data.json").write_text(json.dumps(about))
+
+
+def test_an_ensemble_tells_what_all_its_members_were_trained_on(trained, tmp_path):
+    files, out = trained[1], tmp_path / "both"
+    cfg = config(**TWO)
+    cfg.MODEL.DEVICE = "cuda"  # of the training; putting together needs none
+    labels = {"data_set": "more", "mix": None, "model": "m"}
+    trained_on(files[1], classes=["cell"], data_sets=["few", "more"], pseudo_labels=[labels])
+    write_ensemble(cfg, files, out)
+    assert "DEVICE: cuda" in (out / "config.yaml").read_text()
+    assert read_training_data(out).pseudo_labels == (labels,)
+    trained_on(files[0], classes=["cell"], data_sets=["few"], mix=[1], images=5)
+    write_ensemble(cfg, files, out)
+    told = read_training_data(out)
+    assert (told.images, told.classes, told.mix) == (5, ("cell",), ())
+    assert told.data_sets == ("few", "more") and told.pseudo_labels == (labels,)
+    trained_on(files[0], classes=["worm"])
+    with pytest.raises(ValueError, match=r"same classes.*\('worm',\) of .*member0.*\('cell',\)"):
+        write_ensemble(cfg, files, out)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -352,4 +391,5 @@ def test_the_paper_s_settings():
     # x 0.95 every 10 of 1000 epochs of 1000 images.
     assert cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH == 1000 * 1000
     assert (cfg.SOLVER.GAMMA, cfg.SOLVER.NUM_DECAYS) == (0.95, 1000 // 10 - 1)
-    assert tuple(cfg.TEST.EVALUATORS) == ("neurips22",)
+    evaluators = [SPLITS[name].evaluator_type for name in cfg.DATASETS.TEST]
+    assert evaluators == ["neurips22"]  # the paper's F1, without a key

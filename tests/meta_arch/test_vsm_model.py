@@ -219,6 +219,8 @@ def test_boxes_that_cannot_be_cells():
         (0.0, 0.5, 0.0): [True, False, False, False, False],
         (0.0, 0.0, 0.8): [True, True, True, True, False],
     }
+    flat = torch.tensor([[5.0, 5, 5, 9], [5, 9, 9, 9]])
+    assert plausible_boxes(flat, size, 0.0, 0.0, 0.0).tolist() == [False, False]
     for limits, expected in rows.items():
         assert plausible_boxes(boxes, size, *limits).tolist() == expected
 
@@ -267,6 +269,21 @@ def test_the_padding_is_no_part_of_crops():
     model.network.segmenter.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model([{"image": torch.full((3, 40, 50), 227.5)}])
     assert torch.equal(seen[0], torch.full((1, 3, 16, 16), 2.0))
+
+
+@pytest.mark.parametrize("merge", ["nms", "wbf"])
+def test_what_lies_in_the_padding_is_no_cell(merge):
+    """An image of 40 x 50 is padded to 64 x 64."""
+    changes = (("MODEL.VSM.MERGE", merge), ("MODEL.VSM.MASK_THRESHOLD", 0.0))
+    model = build(*changes, EVERY_SCORE[0], ("MODEL.VSM.MIN_BOX_SIDE", 0.0)).eval()
+    boxes = [[52, 5, 64, 20], [50, 20, 64, 36], [10, 41, 30, 60], [44, 30, 64, 64], [9, 9, 30, 30]]
+    finding(model, boxes, [0.9, 0.8, 0.7, 0.6, 0.5])
+    image = {"image": torch.full((3, 40, 50), 99.0)}
+    images = model.preprocess([image])
+    (found,) = model.network.detect(images.tensor, images.image_sizes)
+    assert found.boxes.tolist() == [[44, 30, 50, 40], boxes[4]]
+    assert found.scores.tolist() == pytest.approx([0.6, 0.5])
+    assert len(model([image])[0]["instances"]) == 2
 
 
 def test_crops_have_a_normalisation_of_their_own():
@@ -380,13 +397,24 @@ def test_weights_that_do_not_fit_are_told(tmp_path):
     file = tmp_path / "other.pth"
     AtomicCheckpointer(build(("MODEL.VSM.UNET_WIDTH", 8)), str(tmp_path)).save("other")
     build(("MODEL.VSM.DETECTOR_WEIGHTS", str(file)))
-    with pytest.raises(ValueError, match=r"SEGMENTER_WEIGHTS '.*other.pth' does not fit the seg"):
+    with pytest.raises(ValueError, match=r"SEGMENTER_WEIGHTS: .*other.pth does not fit the seg"):
         build(("MODEL.VSM.SEGMENTER_WEIGHTS", str(file)))
     file.write_bytes(b"not weights")
-    with pytest.raises(ValueError, match=r"DETECTOR_WEIGHTS '.*other.pth' cannot be read"):
+    with pytest.raises(ValueError, match=r"DETECTOR_WEIGHTS: .*other.pth cannot be read"):
         build(("MODEL.VSM.DETECTOR_WEIGHTS", str(file)))
     with pytest.raises(FileNotFoundError, match=r"DETECTOR_WEIGHTS 'no.pth' does not exist"):
         build(("MODEL.VSM.DETECTOR_WEIGHTS", "no.pth"))
+
+
+def test_a_part_of_another_normalisation_is_told(tmp_path, caplog):
+    AtomicCheckpointer(build(("MODEL.PIXEL_MEAN", [9.0, 8, 7])), str(tmp_path)).save("other")
+    part = ("MODEL.VSM.DETECTOR_WEIGHTS", str(tmp_path / "other.pth"))
+    build(part, ("INPUT.NORMALIZE", "image"))
+    build(part, ("MODEL.PIXEL_MEAN", [9.0, 8, 7]))
+    assert not caplog.records
+    build(part)
+    (record,) = caplog.records
+    assert "other.pth was trained with pixel_mean [9.0, 8.0, 7.0], and MODEL.PIX" in record.message
 
 
 def test_the_l1_loss_waits_until_images_are_no_longer_joined():

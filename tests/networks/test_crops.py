@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torchvision.ops import masks_to_boxes
 
-from iaunet_d2.networks import Target, with_boxes
+from iaunet_d2.networks import Target, crops, with_boxes
 from iaunet_d2.networks.crops import cut_crops, cut_masks, jittered_boxes, whole_boxes
 
 
@@ -86,6 +87,23 @@ def test_masks_raised_to_the_crop():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 11, 4, 11)
 
 
+def test_few_masks_are_float_at_a_time(monkeypatch):
+    torch.manual_seed(0)
+    masks = torch.rand(7, 20, 30) > 0.5
+    boxes = whole_boxes(torch.rand(7, 4).mul(10).cumsum(1), (20, 30))
+    expected, counts = cut_masks(masks, boxes, 8), []
+    whole = crops.cropped_masks
+
+    def counted(all_masks, matched, *others):
+        counts.append(len(matched))
+        return whole(all_masks, matched, *others)
+
+    monkeypatch.setattr(crops, "cropped_masks", counted)
+    monkeypatch.setattr(crops, "PIXELS_AT_ONCE", 3 * 20 * 30 + 1)
+    assert torch.equal(cut_masks(masks, boxes, 8), expected)
+    assert counts == [3, 3, 1]
+
+
 def test_jitter_keeps_centres_and_the_range_of_sides():
     torch.manual_seed(0)
     boxes = boxes_of((10, 20, 30, 70)).repeat(4000, 1)
@@ -117,3 +135,14 @@ def test_boxes_of_masks_leave_out_those_without_a_pixel():
     assert target.boxes.tolist() == [[3, 2, 4, 3], [0, 1, 9, 8]]
     none = with_boxes(Target(torch.zeros(0, dtype=torch.int64), masks[:0]))
     assert none.boxes.shape == (0, 4) and none.boxes.dtype == torch.float32
+
+
+def test_boxes_of_masks_are_torchvision_s_and_copy_no_mask():
+    torch.manual_seed(0)
+    masks = torch.rand(40, 13, 17) > 0.97
+    masks[:, 6, 8] = True
+    target = Target(torch.zeros(40, dtype=torch.int64), masks)
+    got = with_boxes(target)
+    expected = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
+    assert torch.equal(got.boxes, expected)
+    assert got.masks.data_ptr() == masks.data_ptr()

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import DeformConv2d
 
-from iaunet_d2.networks import AttentionUNet, focal_tversky_loss, fold_batch_norms
+from iaunet_d2.networks import (
+    AttentionUNet,
+    TimmBackbone,
+    focal_tversky_loss,
+    fold_batch_norms,
+)
 from iaunet_d2.networks.attention_gate import LiteralGate, OktayGate, build_gate
 from iaunet_d2.networks.iau_net import DeformableConv, ResidualUnit
 from iaunet_d2.networks.tversky import tversky_index
@@ -154,6 +159,21 @@ def test_offsets_move_what_is_read():
     assert layer.offsets.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_offsets_that_are_no_numbers_are_not_read_at(broken):
+    layer = DeformableConv(2, 3)
+
+    def finite(module, arguments):  # with others the kernel ends the process
+        assert torch.isfinite(arguments[1]).all()
+
+    layer.conv.register_forward_pre_hook(finite)
+    features = torch.randn(1, 2, 8, 6)
+    features[0, 1, 4, 3] = broken
+    got = layer(features)
+    assert not torch.isfinite(got[0, :, 3:6, 2:5]).any()  # a loss of it is no number, either
+    assert torch.isfinite(got[0, :, 6:]).all()
+
+
 def test_a_residual_unit_is_what_it_says():
     unit = ResidualUnit(3, 5).eval()
     features = torch.randn(2, 3, 6, 7)
@@ -177,6 +197,28 @@ def test_every_parameter_learns(gate):
     assert logits.shape == (2, 3, 16, 24)
     logits.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_a_backbone_is_the_encoder_from_stride_two_on():
+    torch.manual_seed(0)
+    backbone = TimmBackbone("resnet10t", 2, strides=(2, 4, 8))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    network = AttentionUNet(2, 3, (4, 1, 1, 1), backbone=backbone)
+    after = network.backbone.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    channels = [4, *backbone.channels]
+    assert [level.upsample.in_channels for level in network.decoder] == channels[:0:-1]
+    assert [level.upsample.out_channels for level in network.decoder] == channels[-2::-1]
+    seen = []
+    backbone.register_forward_hook(lambda module, inputs, maps: seen.extend([*inputs, *maps]))
+    images = torch.randn(2, 2, 32, 48)
+    logits = network(images)
+    assert logits.shape == (2, 3, 32, 48) and seen[0] is images
+    assert [m.shape[-1] for m in seen[1:]] == [24, 12, 6]
+    logits.square().mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    with pytest.raises(ValueError, match=r"widths \(4, 8, 8\) and a backbone of 3 maps"):
+        AttentionUNet(2, 3, (4, 8, 8), backbone=backbone)
 
 
 def test_half_precision_keeps_the_offsets():
