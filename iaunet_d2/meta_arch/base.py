@@ -156,7 +156,9 @@ class SegmentationModel(nn.Module, ABC):
         for inputs in batched_inputs:
             instances = inputs["instances"]
             masks = instances.gt_masks.tensor.to(self.device)
-            masks = F.pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
+            missing = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
+            if any(missing):  # or it would copy them all
+                masks = F.pad(masks, missing)
             targets.append(Target(instances.gt_classes.to(self.device), masks))
         return targets
 
