@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="leave out instances with a lower score (default: TEST.SCORE_THRESH of the config)",
     )
+    parser.add_argument("--recursive", action="store_true", help="look in sub-folders too")
     parser.add_argument(
         "--channels", default="", metavar="0,1,2", help="numbers of the channels to take, from 0"
     )
@@ -67,8 +68,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.instances < 1:
         raise ValueError(f"--instances {args.instances}: at least 1 is needed")
-    found = find_inputs(args.inputs, args.output)
+    if args.output.is_file():
+        raise NotADirectoryError(f"--output {args.output}: is a file; a folder is needed")
+    found = find_inputs(args.inputs, args.output, args.recursive)
     files = [file for file in found if not file.path.name.endswith(SUFFIX)]
+    if not files:
+        raise FileNotFoundError(
+            f"{', '.join(args.inputs)}: no image in it but pages that iaunet activations wrote"
+        )
     failed = 0
     with log_to_console():
         segmenter = Segmenter(args.model, args.weights, args.device, args.score_thresh)

@@ -3,9 +3,10 @@
 "IAUNet: Instance-Aware U-Net" (anonymous, under double-blind review). Its tables give 65M
 parameters and 292.6 GFLOPs (two per multiply-accumulate, 146.3 GMACs) for ResNet-50 at 512 x 512,
 which neither its text nor the released code reaches. This network follows the text; what the text
-leaves open is the released code's. With the code's feed-forward width (2048) it has 69.9M
-parameters and 181.7 GMACs as that code has; the default width, 1024, comes nearest to the paper's
-number of parameters: 63.6M, 158.5 GMACs.
+leaves open is the released code's. With that code's feed-forward width (2048) it has the code's
+181.7 GMACs and 69.6M parameters; the code's 69.9M hold heads of the coarser levels, which predict
+nothing. The default width, 1024, comes nearest to the paper's number of parameters: 63.3M (in the
+code 63.6M), 158.5 GMACs.
 """
 
 from collections.abc import Sequence

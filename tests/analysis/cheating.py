@@ -30,6 +30,8 @@ class IAUNetCheating(IAUNet):
     With ``label_map`` every pixel belongs to one instance at most.
     """
 
+    finds_overlaps = None  # as models of others, which do not say it
+
     kept: torch.Tensor
     label_map: torch.Tensor
 

@@ -162,6 +162,26 @@ def test_its_own_pages_are_no_images(model, tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(tmp_path / "a.activations.png")]
 
 
+def test_sub_folders_are_looked_into_when_asked(model, tmp_path, capsys):
+    """Without ``--recursive`` the message names it, so it must be there."""
+    save(tmp_path / "in" / "deep" / "a.png", 64, 64)
+    command = ["activations", model, str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "--recursive" in capsys.readouterr().err
+    assert main([*command, "--instances", "1", "--recursive"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "out/deep/a.activations.png")]
+
+
+def test_nothing_to_explain_and_nowhere_to_write_are_told(tmp_path, capsys):
+    """Before the model is loaded, which does not exist here."""
+    page = save(tmp_path / "b.activations.png", 64, 64)
+    assert main(["activations", "nowhere", page, "-o", str(tmp_path / "out")]) == 2
+    assert f"{page}: no image in it but pages" in capsys.readouterr().err
+    image = save(tmp_path / "a.png", 64, 64)
+    assert main(["activations", "nowhere", image, "-o", page]) == 2
+    assert f"--output {page}: is a file" in capsys.readouterr().err
+
+
 def test_a_large_image_is_shown_whole_and_that_is_told(model, tmp_path, capsys):
     image = save(tmp_path / "large.png", 40, 300)
     assert main(["activations", model, image, "-o", str(tmp_path / "out"), "--instances", "1"]) == 0

@@ -7,18 +7,23 @@ import re
 import statistics
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cheating import CALLS, TINY, IAUNetCheating
 
 from iaunet_d2.analysis.compare import ModelSpec, model_specs
+from iaunet_d2.analysis.compare.contender import Seed
+from iaunet_d2.analysis.compare.measure import cannot_overlap
 from iaunet_d2.analysis.compare.rows import METRICS, Comparison, Row, mean_and_deviation
 from iaunet_d2.analysis.compare.tables import best_rows, cell, escaped, latex, shown_columns
 from iaunet_d2.analysis.models import built_model, measured_config
 from iaunet_d2.analysis.timing import Spread, order_of_turn, seconds, spread
 from iaunet_d2.cli import main
+from iaunet_d2.data.segmentation import encode_mask
 from iaunet_d2.engine import main as train_net
 
 DATASET = "synthetic:2:64:0.9:7"
@@ -130,6 +135,19 @@ def test_costs(compared) -> None:
     assert rows[0]["milliseconds"]["count"] == 40 and rows[1]["milliseconds"]["count"] == 20
     assert rows[2]["metrics"] == {} and "untrained" in rows[2]["notes"][0]
     assert "label map" in rows[1]["notes"][0] and rows[0]["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"), [(True, False), (False, True), (None, True)], ids=str
+)
+def test_a_model_says_itself_whether_it_finds_overlaps(says, expected) -> None:
+    # Two masks that do not touch: all that could be guessed from is a label map.
+    rles = [encode_mask(mask) for mask in (np.eye(4, dtype=bool), ~np.eye(4, dtype=bool))]
+    predictions = SimpleNamespace(rles=lambda: rles)
+    store = SimpleNamespace(gathered=lambda: {1: predictions})
+    model = SimpleNamespace(finds_overlaps=says) if says is not None else SimpleNamespace()
+    assert cannot_overlap([Seed(model, store, object())]) is expected
+    assert cannot_overlap([Seed(model, store, None)]) is (says is False)
 
 
 def page(compared) -> str:

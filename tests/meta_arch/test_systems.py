@@ -17,6 +17,7 @@ from iaunet_d2.data import IAUNetDatasetMapper, load_coco
 from iaunet_d2.data.synthetic import SyntheticCells, ensure_synthetic
 from iaunet_d2.engine import AtomicCheckpointer
 from iaunet_d2.engine.optimizer import build_optimizer
+from iaunet_d2.inference import Segmenter
 
 # The small config of each system, smaller still.
 V1_TINY = {
@@ -60,7 +61,8 @@ def build(system):
 
 def tiny(system, *changes):
     cfg = get_iaunet_cfg(f"systems/{system}_small.yaml")
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *TINY[system], *changes])
+    sizes = ["INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 96]
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *sizes, *TINY[system], *changes])
     return cfg
 
 
@@ -117,14 +119,11 @@ def test_parameters_and_gmacs_can_be_counted(build):
 
 
 @pytest.fixture(scope="module")
-def one_image(tmp_path_factory):
-    """A synthetic image of overlapping cells, as a batch dict."""
+def record(tmp_path_factory):
+    """The data-set dict of a synthetic image of overlapping cells."""
     folder = tmp_path_factory.mktemp("synthetic") / "one"
     ensure_synthetic(folder, SyntheticCells(num_images=1, size=96, cells=(5, 5), seed=3))
-    record = load_coco(str(folder / "annotations.json"), str(folder / "images")).dicts[0]
-    cfg = get_iaunet_cfg()
-    cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = 96
-    return IAUNetDatasetMapper(cfg, is_train=False, keep_instances=True)(record)
+    return load_coco(str(folder / "annotations.json"), str(folder / "images")).dicts[0]
 
 
 def ap50(found, truth):
@@ -158,9 +157,8 @@ def ap50(found, truth):
     return 100 * evaluation.stats[1]
 
 
-def test_one_image_is_learnt_by_heart_and_kept_by_a_checkpoint(
-    system, build, one_image, tmp_path, capsys
-):
+def test_one_image_is_learnt_by_heart_and_kept_by_a_checkpoint(system, build, record, tmp_path):
+    one_image = IAUNetDatasetMapper(tiny(system), is_train=False, keep_instances=True)(record)
     torch.manual_seed(0)
     model = build()
     optimizer = build_optimizer(tiny(system), model)
@@ -183,8 +181,12 @@ def test_one_image_is_learnt_by_heart_and_kept_by_a_checkpoint(
     assert torch.equal(again.scores, found.scores)
     assert torch.equal(again.pred_masks, found.pred_masks)
 
-    # Batch norms folded, as prediction has it, and in a batch with another image.
-    other.fold()
+    # In a batch with another image, and as prediction has it: from a folder, batch norms folded.
     turned = {**one_image, "image": one_image["image"].flip(2)}
     batch = other([turned, {k: v for k, v in one_image.items() if k != "instances"}])
     torch.testing.assert_close(batch[1]["instances"].scores, found.scores, atol=1e-3, rtol=1e-3)
+    (tmp_path / "model.pth").rename(tmp_path / "model_final.pth")
+    (tmp_path / "config.yaml").write_text(tiny(system).dump())
+    cells = Segmenter(tmp_path, device="cpu", score_thresh=0.0).predict(one_image["file_name"])
+    expected = torch.sort(found.scores, descending=True).values.numpy()
+    np.testing.assert_allclose(np.sort(cells.scores)[::-1], expected, atol=1e-3)

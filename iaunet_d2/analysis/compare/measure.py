@@ -102,12 +102,21 @@ def fill_inference(contenders: Sequence[Contender]) -> None:
         for column, (task, metric) in METRICS.items() if found else ():
             values = [float(results.get(task, {}).get(metric, math.nan)) for results in found]
             c.row.metrics[column] = values
-        # Baselines may be Detectron2's own: what those found tells.
-        cannot = not all(getattr(seed.model, "finds_overlaps", True) for seed in c.seeds)
-        if cannot or (found and _is_label_map(c.seeds)):
+        if cannot_overlap(c.seeds):
             c.row.notes.append(
                 "a label map: no two of its masks share a pixel, so overlaps cannot be found"
             )
+
+
+def cannot_overlap(seeds: Sequence[Seed]) -> bool:
+    """Whether the masks of a row's models cannot share pixels.
+
+    This package's models say so. Of others, what they found tells, if they were evaluated.
+    """
+    told = [getattr(seed.model, "finds_overlaps", None) for seed in seeds]
+    if None not in told:
+        return False in told
+    return any(seed.evaluator is not None for seed in seeds) and _is_label_map(seeds)
 
 
 def _is_label_map(seeds: Sequence[Seed]) -> bool:
