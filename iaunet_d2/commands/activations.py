@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import add_shared
 from .console import log_to_console
 from .predict import SOME_FAILED, numbers
 
@@ -17,8 +18,6 @@ HELP = "pictures of where in an image the queries of IAUNet v1 come from"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the images, where the pages go, and how images are read."""
-    from ..inference.sources.axes import AXES_HELP
-
     parser.add_argument("model", metavar="MODEL", help="folder that training wrote (OUTPUT_DIR)")
     parser.add_argument(
         "inputs",
@@ -34,21 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows of a page: the best instances of the image (default 6)",
     )
-    parser.add_argument("--weights", metavar="W", help="weights file (default as in predict)")
+    add_shared(parser, "--weights")
     parser.add_argument(
         "--score-thresh",
         type=float,
         metavar="S",
         help="leave out instances with a lower score (default: TEST.SCORE_THRESH of the config)",
     )
-    parser.add_argument("--recursive", action="store_true", help="look in sub-folders too")
-    parser.add_argument(
-        "--channels", default="", metavar="0,1,2", help="numbers of the channels to take, from 0"
-    )
-    parser.add_argument("--axes", default="", metavar="ZYX", help=f"a letter each: {AXES_HELP}")
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda|mps", help="as in predict"
-    )
+    add_shared(parser, "--recursive", "--channels", "--axes", "--device")
 
 
 def run(args: argparse.Namespace) -> int:

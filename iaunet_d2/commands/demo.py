@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .arguments import add_shared
 from .console import log_to_console, terminated_as_interrupted
 from .predict import numbers
 
@@ -15,8 +16,6 @@ HELP = "a page in the browser: drop an image, see its cells, download them"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the address, and how images are taken."""
-    from ..inference.sources.axes import AXES_HELP
-
     parser.epilog = (
         'It needs pip install "iaunet-d2[demo]". Ctrl-C ends it; uploads are deleted once they '
         "are read, and everything else that was written at the end."
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, metavar="DIR", help="folder that training wrote (OUTPUT_DIR)"
     )
-    parser.add_argument("--weights", metavar="W", help="weights file (default: the folder's best)")
+    add_shared(parser, "--weights")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -34,27 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-upload-mb", type=int, default=50, metavar="N", help="of a file (default 50)"
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="auto|cpu|cuda|mps",
-        help="auto: a GPU of Nvidia's, else the CPU (default)",
-    )
-    parser.add_argument(
-        "--tile", default="auto", metavar="auto|N|off", help="as for iaunet predict"
-    )
-    parser.add_argument(
-        "--channels", default="", metavar="0,1,2", help="numbers of the channels to take, from 0"
-    )
-    parser.add_argument(
-        "--axes",
-        default="",
-        metavar="ZYX",
-        help=f"a letter per dimension, instead of what the files say: {AXES_HELP}",
-    )
-    parser.add_argument(
-        "--pixel-size", default="", metavar="UM", help="µm per pixel, or vertically,horizontally"
-    )
+    add_shared(parser, "--device", "--tile", "--channels", "--axes", "--pixel-size")
 
 
 def run(args: argparse.Namespace) -> None:

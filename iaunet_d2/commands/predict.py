@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import add_shared
 from .console import log_to_console, terminated_as_interrupted
 
 if TYPE_CHECKING:
@@ -33,63 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder")
     _add_model(parser)
-    _add_reading(parser)
+    add_shared(parser, "--recursive", "--channels", "--axes", "--pixel-size", "--tile")
     _add_running(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="folder that training wrote (OUTPUT_DIR)")
     parser.add_argument("--config-file", metavar="C", help="instead: a config, with --weights")
-    parser.add_argument(
-        "--weights",
-        metavar="W",
-        help="weights file (default: model_best.pth of the folder, else model_final.pth, else the "
-        "last checkpoint)",
-    )
+    add_shared(parser, "--weights")
     parser.add_argument(
         "--score-thresh",
         type=float,
         metavar="S",
         help="leave out cells with a lower score (default: TEST.SCORE_THRESH of the config, 0.5)",
     )
-    parser.add_argument(
-        "--opts",
-        nargs="+",
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys to change, such as INPUT.PERCENTILES (0,100)",
-    )
-
-
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    from ..inference.sources.axes import AXES_HELP
-
-    parser.add_argument("--recursive", action="store_true", help="look in sub-folders too")
-    parser.add_argument(
-        "--channels",
-        default="",
-        metavar="0,1,2",
-        help="numbers of the channels to take, from 0 (default: INPUT.CHANNELS of the config)",
-    )
-    parser.add_argument(
-        "--axes",
-        default="",
-        metavar="ZYX",
-        help=f"a letter per dimension, instead of what the files say: {AXES_HELP}",
-    )
-    parser.add_argument(
-        "--pixel-size",
-        default="",
-        metavar="UM",
-        help="µm per pixel, or vertically,horizontally, instead of what the files say",
-    )
-    parser.add_argument(
-        "--tile",
-        default="auto",
-        metavar="auto|N|off",
-        help="auto: images larger than those of the training are cut into tiles of their size; N: "
-        "tiles of N pixels, shown to the model at the scale of the training; off: never",
-    )
+    add_shared(parser, "--opts")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -103,25 +62,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         help=f"what is written per image (default labels,csv,overlay), or all. {formats}. Always "
         "written: counts.csv and report.html of the run",
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="auto|cpu|cuda|mps",
-        help="auto: a GPU of Nvidia's, else the CPU (default)",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="images of one size, or tiles, at a time (default: 4 on a GPU, 1 on the CPU)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=2,
-        metavar="N",
-        help="threads that read and write while the model works (default 2)",
-    )
+    add_shared(parser, "--device", "--batch-size", "--workers")
     parser.add_argument(
         "--overwrite", action="store_true", help="do again what is done already (default: skip it)"
     )

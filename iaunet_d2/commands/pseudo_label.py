@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import add_shared
 from .console import log_to_console, terminated_as_interrupted
 
 if TYPE_CHECKING:
@@ -56,57 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out images in which nothing is found (default: they are images without cells)",
     )
-    _add_reading(parser)
+    add_shared(parser, "--recursive", "--channels", "--tile")
     _add_running(parser)
 
 
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recursive", action="store_true", help="look in sub-folders too")
-    parser.add_argument(
-        "--channels",
-        default="",
-        metavar="0,1,2",
-        help="numbers of the channels to take, from 0 (default: INPUT.CHANNELS of the config)",
-    )
-    parser.add_argument(
-        "--tile",
-        default="auto",
-        metavar="auto|N|off",
-        help="as in iaunet predict (default auto: larger images are cut into tiles)",
-    )
-
-
 def _add_running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights",
-        metavar="W",
-        help="weights file (default: model_best.pth of the folder, else model_final.pth, else the "
-        "last checkpoint)",
-    )
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="images of one size, or tiles, at a time (default: 4 on a GPU, 1 on the CPU)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=2,
-        metavar="N",
-        help="threads that read and write while the model works (default 2)",
-    )
+    add_shared(parser, "--weights", "--device", "--batch-size", "--workers")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace pseudo-labels that are there already"
     )
-    parser.add_argument(
-        "--opts",
-        nargs="+",
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys to change, such as INPUT.PERCENTILES (0,100)",
-    )
+    add_shared(parser, "--opts")
 
 
 def run(args: argparse.Namespace) -> int:
