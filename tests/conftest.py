@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each of several workers, and for the processes that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
