@@ -1,9 +1,8 @@
 """Networks that were trained apart, put together into one model's folder."""
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -14,8 +13,7 @@ from ..files import atomic_write
 from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError
 from .preflight import check_model, check_writable
-from .training_data import FILE_NAME as TRAINING_DATA
-from .training_data import TrainingData, read_training_data
+from .training_data import TrainingData, read_training_data, save_training_data
 
 WEIGHTS = "model_final"
 CONFIG = "config.yaml"
@@ -65,8 +63,7 @@ def write_ensemble(cfg: CfgNode, files: Sequence[str], folder: str | os.PathLike
     with atomic_write(Path(folder, CONFIG)) as stream:
         stream.write(cfg.dump().encode())
     if about is not None:
-        with atomic_write(Path(folder, TRAINING_DATA)) as stream:
-            stream.write(json.dumps(asdict(about), indent=2).encode() + b"\n")
+        save_training_data(about, folder)
     return Path(folder, f"{WEIGHTS}.pth")
 
 

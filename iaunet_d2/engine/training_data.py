@@ -117,8 +117,7 @@ def write_training_data(cfg: CfgNode) -> None:
     )
     for block in made.pseudo_labels:
         logger.info("Trains on pseudo-labels: %s", _told(block))
-    with atomic_write(Path(cfg.OUTPUT_DIR, FILE_NAME)) as stream:
-        stream.write(json.dumps(asdict(made), indent=2).encode() + b"\n")
+    save_training_data(made, cfg.OUTPUT_DIR)
 
 
 def _pseudo_labels(names: Sequence[str], mix: Sequence[int]) -> Iterable[dict[str, Any]]:
@@ -136,6 +135,16 @@ def _told(block: dict[str, Any]) -> str:
         f"found by {block.get('architecture')} ({block.get('model')}) with a score of "
         f"{block.get('threshold')} or more{weight}"
     )
+
+
+def save_training_data(about: TrainingData, folder: str | os.PathLike[str]) -> None:
+    """Write ``training_data.json`` into a folder, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_write(Path(folder, FILE_NAME)) as stream:
+        stream.write(json.dumps(asdict(about), indent=2).encode() + b"\n")
 
 
 def read_training_data(folder: str | os.PathLike[str]) -> TrainingData | None:
