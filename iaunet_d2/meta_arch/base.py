@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 from torch import Tensor, nn
 
 from ..networks import ScoredMasks, Target, TimmBackbone, fold_batch_norms
@@ -155,12 +155,22 @@ class SegmentationModel(nn.Module, ABC):
         targets = []
         for inputs in batched_inputs:
             instances = inputs["instances"]
-            masks = instances.gt_masks.tensor.to(self.device)
+            masks = truth_masks(instances).to(self.device)
             missing = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
             if any(missing):  # or it would copy them all
                 masks = F.pad(masks, missing)
             targets.append(Target(instances.gt_classes.to(self.device), masks))
         return targets
+
+
+def truth_masks(instances: Instances) -> Tensor:
+    """Masks (N, h, w) bool of the ground truth of one image, in any form that mappers give it."""
+    if not instances.has("gt_masks"):  # Detectron2's mapper, of an image without annotations
+        return torch.zeros(0, *instances.image_size, dtype=torch.bool)
+    masks = instances.gt_masks
+    if isinstance(masks, PolygonMasks):  # INPUT.MASK_FORMAT "polygon"
+        masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
+    return masks.tensor
 
 
 def output_size(inputs: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:

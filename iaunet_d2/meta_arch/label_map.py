@@ -10,7 +10,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ..networks import DENSE_TARGETS, DenseTarget, ScoredMasks, dense_target, scored_label_map
-from .base import SegmentationModel, output_size
+from .base import SegmentationModel, output_size, truth_masks
 
 
 class LabelMapModel(SegmentationModel):
@@ -131,7 +131,7 @@ class LabelMapModel(SegmentationModel):
             return made
         instances = inputs["instances"]
         return dense_target(
-            instances.gt_masks.tensor.cpu().numpy(),
+            truth_masks(instances).cpu().numpy(),
             instances.gt_classes.cpu().numpy(),
             self.num_classes,
             boundary,
