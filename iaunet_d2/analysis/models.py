@@ -14,7 +14,7 @@ from torch import nn
 
 from ..config import get_iaunet_cfg, without_part_weights
 from ..engine.checkpointer import AtomicCheckpointer
-from ..engine.optimizer import build_optimizer
+from ..engine.optimizer import grouped_optimizer
 from ..engine.preflight import check_model, merge_config
 from ..engine.step import PRECISIONS, build_step
 from ..meta_arch import SegmentationModel
@@ -108,7 +108,7 @@ class TrainingStep:
 
     def __init__(self, cfg: CfgNode, model: nn.Module, batch: Batch) -> None:
         self.model = model
-        self._step = build_step(cfg, model, build_optimizer(cfg, model))
+        self._step = build_step(cfg, model, grouped_optimizer(cfg, model))
         self._step.iter = 0
         self.feed(batch)
 

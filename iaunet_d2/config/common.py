@@ -3,6 +3,8 @@
 import torch
 from detectron2.config import CfgNode as CN
 
+from .former import register_former_keys
+
 
 def add_common(cfg: CN) -> None:
     """Add the keys, and this project's defaults of Detectron2's."""
@@ -49,8 +51,10 @@ def _add_input(cfg: CN) -> None:
     # Range of the random scale on top of it.
     cfg.INPUT.MIN_SCALE = 0.8
     cfg.INPUT.MAX_SCALE = 1.5
-    # "none", "horizontal", "vertical" or "both", each with probability 0.5.
-    cfg.INPUT.RANDOM_FLIP = "both"
+    # "none", "horizontal" or "vertical", with probability 0.5.
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    # Our mapper flips both ways, each with probability 0.5, unless RANDOM_FLIP is "none".
+    cfg.INPUT.FLIP_BOTH = True
     # Probability of a turn by 90, 180 or 270 degrees.
     cfg.INPUT.ROT90_PROB = 0.5
     # Largest relative change of brightness and contrast; 0 turns it off.
@@ -65,6 +69,9 @@ def _add_input(cfg: CN) -> None:
     # reads).
     cfg.INPUT.MIN_SIZE_TEST = 512
     cfg.INPUT.MAX_SIZE_TEST = 512
+    # In training with Detectron2's own mapper; ours has IMAGE_SIZE and the scales.
+    cfg.INPUT.MIN_SIZE_TRAIN = (512,)
+    cfg.INPUT.MAX_SIZE_TRAIN = 512
     # Which channels of the file to use, in which order; () takes grey or RGB files as they are.
     cfg.INPUT.CHANNELS = ()
     # Per-image, per-channel percentiles mapped to 0 and 255; () does so only for files that are not
@@ -87,7 +94,10 @@ def _add_input(cfg: CN) -> None:
 
 
 def _add_solver(cfg: CN) -> None:
-    cfg.SOLVER.OPTIMIZER = "AdamW"
+    # "AdamW" or "SGD": what iaunet_d2.build_optimizer makes; Detectron2's own makes SGD whatever
+    # this says.
+    cfg.SOLVER.GROUPED_OPTIMIZER = "AdamW"
+    register_former_keys(cfg)
     cfg.SOLVER.BASE_LR = 1e-4
     cfg.SOLVER.BASE_LR_END = 1e-6
     cfg.SOLVER.WEIGHT_DECAY = 0.05
@@ -104,9 +114,11 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # "bfloat16" or "float16", with SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.PRECISION = "float16"
-    # "full_model" clips the norm over all parameters (iaunet_d2.engine.Trainer only); "norm" and
-    # "value" are Detectron2's per-parameter kinds.
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    # "norm" or "value".
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
+    # Our trainer and our build_optimizer clip the "norm" over all parameters together; False: of
+    # each parameter by itself, as Detectron2.
+    cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     # Iterations between checkpoints: what a kill can cost.
     cfg.SOLVER.CHECKPOINT_PERIOD = 1000

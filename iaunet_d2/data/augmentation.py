@@ -7,22 +7,20 @@ from typing import Any
 import numpy as np
 from detectron2.data import transforms as T
 
-FLIPS = {
-    "none": (),
-    "horizontal": ("horizontal",),
-    "vertical": ("vertical",),
-    "both": ("horizontal", "vertical"),
-}
+from ..config.former import instead_of
+
+FLIPS = ("none", "horizontal", "vertical")
 
 
 def train_augmentations(
     image_size: int,
     min_scale: float,
     max_scale: float,
-    random_flip: str = "both",
+    random_flip: str = "horizontal",
     rot90_prob: float = 0.5,
     brightness: float = 0.0,
     contrast: float = 0.0,
+    flip_both: bool = True,
 ) -> list[T.Augmentation]:
     """Random scale, crop, flips, quarter turns and light.
 
@@ -35,16 +33,16 @@ def train_augmentations(
         image_size: side of the crop in pixels.
         min_scale: least random scale.
         max_scale: greatest random scale.
-        random_flip: a key of :data:`FLIPS`; each flip happens with probability 0.5.
+        random_flip: one of :data:`FLIPS`; a flip happens with probability 0.5.
         rot90_prob: probability of a turn by 90, 180 or 270 degrees.
         brightness: largest relative change.
         contrast: largest relative change.
+        flip_both: flip horizontally and vertically, each with probability 0.5, whichever way
+            ``random_flip`` names; "none" stays none.
 
     Raises:
         ValueError: a value makes no sense, named with its config key.
     """
-    if random_flip not in FLIPS:
-        raise ValueError(f"INPUT.RANDOM_FLIP {random_flip!r} must be one of {tuple(FLIPS)}")
     if image_size < 1 or not 0 < min_scale <= max_scale:
         raise ValueError(
             f"INPUT.IMAGE_SIZE {image_size} must be at least 1, and 0 < INPUT.MIN_SCALE "
@@ -59,7 +57,7 @@ def train_augmentations(
         T.ResizeScale(min_scale, max_scale, image_size, image_size),
         T.RandomCrop("absolute", (image_size, image_size)),
     ]
-    for direction in FLIPS[random_flip]:
+    for direction in _flips(random_flip, flip_both):
         augmentations.append(
             T.RandomFlip(
                 0.5, horizontal=direction == "horizontal", vertical=direction == "vertical"
@@ -72,6 +70,17 @@ def train_augmentations(
     if contrast:
         augmentations.append(T.RandomContrast(1 - contrast, 1 + contrast))
     return augmentations
+
+
+def _flips(random_flip: str, flip_both: bool) -> tuple[str, ...]:
+    """The directions to flip in, in order."""
+    if random_flip not in FLIPS:
+        now = instead_of("INPUT.RANDOM_FLIP", random_flip)
+        hint = f"; write {now}" if now else ""
+        raise ValueError(f"INPUT.RANDOM_FLIP {random_flip!r} must be one of {FLIPS}{hint}")
+    if random_flip == "none":
+        return ()
+    return ("horizontal", "vertical") if flip_both else (random_flip,)
 
 
 def inference_augmentations(min_size: int, max_size: int) -> list[T.Augmentation]:

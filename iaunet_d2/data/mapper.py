@@ -111,6 +111,7 @@ class IAUNetDatasetMapper:
                 options.ROT90_PROB,
                 options.BRIGHTNESS,
                 options.CONTRAST,
+                options.FLIP_BOTH,
             )
         else:
             augmentations = inference_augmentations(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST)

@@ -1,11 +1,13 @@
-"""The optimiser's parameter groups, and gradient clipping."""
+"""The optimiser's parameter groups, and gradient clipping: in our step, or in the optimiser."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from ..config.former import instead_of
 from .errors import ConfigError
 
 BACKBONE = "backbone"
@@ -30,22 +32,52 @@ EMBEDDING_NAMES = (
 )
 
 Clipper = Callable[[Iterable[Tensor]], Tensor]
+Clipping = Callable[[list[Tensor]], object]
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser ``SOLVER.OPTIMIZER`` over the groups of :func:`parameter_groups`.
+    """Build the optimiser of :func:`grouped_optimizer`, which clips the gradients itself.
 
-    Gradients are clipped by the training step (:func:`build_clipper`), not inside the optimiser,
-    because with mixed precision they must be unscaled first.
+    It is for any trainer, Detectron2's and one's own loop included: before each step the gradients
+    are clipped as ``SOLVER.CLIP_GRADIENTS`` asks. With mixed precision they are unscaled by then,
+    since ``GradScaler.step`` unscales before it calls ``Optimizer.step``. In a subclass of
+    ``DefaultTrainer``::
+
+        build_optimizer = staticmethod(iaunet_d2.build_optimizer)
+
+    :class:`~iaunet_d2.engine.Trainer` takes :func:`grouped_optimizer`: its step clips.
+
+    Raises:
+        ConfigError: the optimiser's name or ``CLIP_TYPE`` is unknown.
+    """
+    optimizer = grouped_optimizer(cfg, model)
+    clip = build_clipping(cfg)
+    if clip is None:
+        return optimizer
+
+    def clip_before_step(stepping: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        every = (p for group in stepping.param_groups for p in group["params"])
+        if with_gradient := [p for p in every if p.grad is not None]:
+            clip(with_gradient)
+
+    optimizer.register_step_pre_hook(clip_before_step)
+    return optimizer
+
+
+def grouped_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Build ``SOLVER.GROUPED_OPTIMIZER`` over the groups of :func:`parameter_groups`.
+
+    It does not clip gradients.
 
     Raises:
         ConfigError: the optimiser's name is unknown.
     """
     groups = parameter_groups(cfg, model)
     solver = cfg.SOLVER
-    if solver.OPTIMIZER == "AdamW":
+    name = solver.GROUPED_OPTIMIZER
+    if name == "AdamW":
         return torch.optim.AdamW(groups, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
-    if solver.OPTIMIZER == "SGD":
+    if name == "SGD":
         return torch.optim.SGD(
             groups,
             lr=solver.BASE_LR,
@@ -53,7 +85,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             nesterov=solver.NESTEROV,
             weight_decay=solver.WEIGHT_DECAY,
         )
-    raise ConfigError(f"SOLVER.OPTIMIZER {solver.OPTIMIZER!r} is unknown; use 'AdamW' or 'SGD'")
+    raise ConfigError(f"SOLVER.GROUPED_OPTIMIZER {name!r} is unknown; use 'AdamW' or 'SGD'")
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
@@ -113,26 +145,39 @@ def build_clipper(cfg: CfgNode) -> Clipper:
     Raises:
         ConfigError: ``CLIP_TYPE`` is unknown.
     """
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    value, norm_type = float(clip.CLIP_VALUE), float(clip.NORM_TYPE)
-    kinds: dict[str, Callable[[list[Tensor]], object]] = {
-        "full_model": lambda ps: nn.utils.clip_grad_norm_(ps, value, norm_type),
-        "norm": lambda ps: [nn.utils.clip_grad_norm_(p, value, norm_type) for p in ps],
-        "value": lambda ps: nn.utils.clip_grad_value_(ps, value),
-    }
-    if clip.ENABLED and clip.CLIP_TYPE not in kinds:
-        known = ", ".join(kinds)
-        raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE {clip.CLIP_TYPE!r} is unknown: {known}")
-    apply = kinds[clip.CLIP_TYPE] if clip.ENABLED else None
+    clip = build_clipping(cfg)
 
     def clipper(parameters: Iterable[Tensor]) -> Tensor:
         with_gradient = [p for p in parameters if p.grad is not None]
         total = gradient_norm(with_gradient)
-        if apply is not None and with_gradient:
-            apply(with_gradient)
+        if clip is not None and with_gradient:
+            clip(with_gradient)
         return total
 
     return clipper
+
+
+def build_clipping(cfg: CfgNode) -> Clipping | None:
+    """Build what clips the gradients of parameters that have one; None where clipping is off.
+
+    Raises:
+        ConfigError: ``CLIP_TYPE`` is unknown.
+    """
+    options = cfg.SOLVER.CLIP_GRADIENTS
+    if not options.ENABLED:
+        return None
+    value, norm_type = float(options.CLIP_VALUE), float(options.NORM_TYPE)
+    kind = options.CLIP_TYPE
+    if kind == "value":
+        return lambda ps: nn.utils.clip_grad_value_(ps, value)
+    if kind != "norm":
+        now = instead_of("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind)
+        raise ConfigError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE {kind!r} is unknown; write {now or 'norm or value'}"
+        )
+    if options.FULL_MODEL:
+        return lambda ps: nn.utils.clip_grad_norm_(ps, value, norm_type)
+    return lambda ps: [nn.utils.clip_grad_norm_(p, value, norm_type) for p in ps]
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

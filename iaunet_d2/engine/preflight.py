@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 
 from .._seam import uses_standin
 from ..config import config_path
+from ..config.former import former_problems, take_at_their_word
 from ..data.mixing import mix_problem
 from ..data.unlabeled import is_unlabeled
 from .errors import ConfigError, OutputError
@@ -58,9 +59,11 @@ def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
         raise ConfigError(f"{misplaced[0]} must stand in front of the KEY VALUE pairs")
     if len(opts) % 2:
         raise ConfigError(f"options come as KEY VALUE pairs; {' '.join(opts)!r} has an odd number")
-    _require_known(cfg, opts[0::2], "the command line")
+    settings = dict(zip(opts[0::2], opts[1::2], strict=True))
+    _require_known(cfg, settings, "the command line")
     try:
         cfg.merge_from_list(list(opts))
+        take_at_their_word(cfg, settings)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"the command line: {error}") from error
     return path
@@ -80,9 +83,11 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds no keys")
     _require_detectron2(loaded.get("MODEL", {}), path)
-    _require_known(cfg, list(_leaves(loaded)), path)
+    settings = dict(_leaves(loaded))
+    _require_known(cfg, settings, path)
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
+        take_at_their_word(cfg, settings)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -97,21 +102,21 @@ def _require_detectron2(model: Any, path: str) -> None:
         )
 
 
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             yield from _leaves(value, name + ".")
         else:
-            yield name
+            yield name, value
 
 
-def _require_known(cfg: CfgNode, keys: Sequence[str], source: str) -> None:
-    """Raise for keys that ``cfg`` lacks, each with known ones that look or end like it."""
-    every = list(_leaves(cfg))
+def _require_known(cfg: CfgNode, settings: Mapping[str, Any], source: str) -> None:
+    """Raise for keys that ``cfg`` lacks, with near ones, and for what earlier versions wrote."""
+    every = list(dict(_leaves(cfg)))
     known = {*every, *(k.rsplit(".", n)[0] for k in every for n in range(1, k.count(".") + 1))}
-    problems = []
-    for key in keys:
+    problems = former_problems(cfg, settings)
+    for key in settings:
         if key in known or _is_in_dict(cfg, key):
             continue
         last = key.rpartition(".")[2]
@@ -303,7 +308,7 @@ def checkpoint_size(cfg: CfgNode, model: nn.Module) -> tuple[int, int]:
     """Bytes of a checkpoint and of the weights alone: AdamW adds two moments of each, SGD one."""
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return weights + (2 if cfg.SOLVER.OPTIMIZER == "AdamW" else 1) * trained, weights
+    return weights + (2 if cfg.SOLVER.GROUPED_OPTIMIZER == "AdamW" else 1) * trained, weights
 
 
 def kept_checkpoints(cfg: CfgNode) -> int:

@@ -20,7 +20,7 @@ from .checkpointer import AtomicCheckpointer
 from .errors import NonFiniteLossError
 from .evaluate import evaluate, unwrapped, validation_losses
 from .hooks import BestCheckpoint, Checkpoints, EarlyStopping, Evaluation, ResultsWriter, Writers
-from .optimizer import build_optimizer
+from .optimizer import grouped_optimizer
 from .overlays import OverlayWriter
 from .preflight import check_config, check_free_space, check_model
 from .random_state import seed_by_counter
@@ -88,8 +88,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Build the optimiser; see :func:`iaunet_d2.engine.optimizer.build_optimizer`."""
-        return build_optimizer(cfg, model)
+        """Build the optimiser without clipping, which the step does itself."""
+        return grouped_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start_position: int = 0, seed: int = 0) -> Any:

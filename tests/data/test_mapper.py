@@ -229,9 +229,29 @@ def test_random_quarter_turns_are_all_drawn() -> None:
 
 
 @pytest.mark.parametrize(
+    ("random_flip", "flip_both", "ways"),
+    [
+        ("horizontal", True, ["horizontal", "vertical"]),
+        ("vertical", True, ["horizontal", "vertical"]),
+        ("horizontal", False, ["horizontal"]),
+        ("vertical", False, ["vertical"]),
+        ("none", True, []),
+        ("none", False, []),
+    ],
+)
+def test_flips(small_cfg: Any, random_flip: str, flip_both: bool, ways: list[str]) -> None:
+    small_cfg.INPUT.RANDOM_FLIP, small_cfg.INPUT.FLIP_BOTH = random_flip, flip_both
+    steps = IAUNetDatasetMapper(small_cfg, True).augmentations.augs
+    flips = [step for step in steps if isinstance(step, T.RandomFlip)]
+    assert [flip.prob for flip in flips] == [0.5] * len(ways)
+    assert ["horizontal" if flip.horizontal else "vertical" for flip in flips] == ways
+
+
+@pytest.mark.parametrize(
     ("changes", "key"),
     [
         ({"random_flip": "diagonal"}, "INPUT.RANDOM_FLIP"),
+        ({"random_flip": "both"}, "'both' .*; write horizontal, with INPUT.FLIP_BOTH True"),
         ({"min_scale": 2.0}, "INPUT.MIN_SCALE"),
         ({"image_size": 0}, "INPUT.IMAGE_SIZE"),
         ({"rot90_prob": 1.5}, "INPUT.ROT90_PROB"),

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
+import iaunet_d2
 from iaunet_d2.config import get_iaunet_cfg
+from iaunet_d2.engine import Trainer
 from iaunet_d2.engine.errors import ConfigError
-from iaunet_d2.engine.optimizer import build_optimizer, parameter_groups
+from iaunet_d2.engine.optimizer import build_optimizer, grouped_optimizer, parameter_groups
 
 
 class Model(nn.Module):
@@ -75,10 +78,82 @@ def test_the_backbone_of_iaunet_is_found_below_its_network() -> None:
 def test_kinds_of_optimizer() -> None:
     cfg = get_iaunet_cfg()
     assert type(build_optimizer(cfg, Model())) is torch.optim.AdamW
-    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.MOMENTUM = "SGD", 0.8
+    cfg.SOLVER.GROUPED_OPTIMIZER, cfg.SOLVER.MOMENTUM = "SGD", 0.8
     sgd = build_optimizer(cfg, Model())
     assert type(sgd) is torch.optim.SGD
     assert {g["momentum"] for g in sgd.param_groups} == {0.8}
-    cfg.SOLVER.OPTIMIZER = "Adam"
+    cfg.SOLVER.GROUPED_OPTIMIZER = "Adam"
     with pytest.raises(ConfigError, match="'Adam' is unknown; use 'AdamW' or 'SGD'"):
         build_optimizer(cfg, Model())
+
+
+class Pair(nn.Module):
+    """Two weights with the gradients 3 and 4 (and a third without), their norm is 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.unused = (nn.Parameter(torch.zeros(1)) for _ in range(3))
+
+    def forward(self) -> torch.Tensor:
+        return 3 * self.a + 4 * self.b
+
+
+def sgd_cfg(**clip: object) -> CfgNode:
+    """Plain SGD at the rate 1, so that weights move by minus their clipped gradients."""
+    cfg = get_iaunet_cfg()
+    solver = cfg.SOLVER
+    solver.GROUPED_OPTIMIZER, solver.MOMENTUM, solver.WEIGHT_DECAY = "SGD", 0.0, 0.0
+    solver.BASE_LR = 1.0
+    solver.CLIP_GRADIENTS.merge_from_list([x for pair in clip.items() for x in pair])
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("clip", "moved"),
+    [
+        ({"ENABLED": True}, (-0.6, -0.8)),
+        ({"ENABLED": True, "FULL_MODEL": False}, (-1.0, -1.0)),
+        ({"ENABLED": True, "CLIP_TYPE": "value", "CLIP_VALUE": 3.5}, (-3.0, -3.5)),
+        ({"ENABLED": False}, (-3.0, -4.0)),
+    ],
+)
+def test_the_optimizer_clips_before_every_step(
+    clip: dict[str, object], moved: tuple[float, float]
+) -> None:
+    model = Pair()
+    optimizer = build_optimizer(sgd_cfg(**{"CLIP_VALUE": 1.0, **clip}), model)
+    for count in (1, 2):
+        optimizer.zero_grad()
+        model().backward()
+        optimizer.step()
+        expected = [count * x for x in moved]
+        assert [model.a.item(), model.b.item()] == pytest.approx(expected, rel=1e-5)
+    assert model.unused.item() == 0
+    # What a checkpoint holds is that of any optimiser, with or without clipping.
+    plain = grouped_optimizer(sgd_cfg(), Pair())
+    plain.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch has it for CUDA alone")
+def test_a_loss_scaler_unscales_before_the_clipping() -> None:
+    model = Pair()
+    optimizer = build_optimizer(sgd_cfg(ENABLED=True, CLIP_VALUE=10.0), model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(model()).backward()
+    assert model.a.grad is not None and model.a.grad.item() == 3 * 1024
+    scaler.step(optimizer)
+    # The norm 5 is below the limit of 10, that of the scaled gradients is not.
+    assert [model.a.item(), model.b.item()] == pytest.approx([-3.0, -4.0])
+
+
+def test_our_trainer_s_optimizer_leaves_clipping_to_the_step() -> None:
+    model = Pair()
+    cfg = sgd_cfg(ENABLED=True, CLIP_VALUE=1.0)
+    optimizer = Trainer.build_optimizer(cfg, model)
+    model().backward()
+    optimizer.step()
+    assert [model.a.item(), model.b.item()] == [-3.0, -4.0]
+
+
+def test_the_package_exports_it() -> None:
+    assert iaunet_d2.build_optimizer is build_optimizer

@@ -62,6 +62,50 @@ def test_values_that_cannot_be(
         merge(tmp_path, text, *opts)
 
 
+def test_what_earlier_versions_wrote_is_told_in_one_line(tmp_path: Path) -> None:
+    old = "SOLVER: {OPTIMIZER: SGD, CLIP_GRADIENTS: {CLIP_TYPE: full_model}}\n"
+    with pytest.raises(ConfigError) as caught:
+        merge(tmp_path, old + "INPUT: {RANDOM_FLIP: both}\n")
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / "c.yaml")) and "\n" not in message
+    assert (
+        "SOLVER.OPTIMIZER is now SOLVER.GROUPED_OPTIMIZER; write SOLVER.GROUPED_OPTIMIZER SGD"
+        in (message)
+    )
+    assert "CLIP_TYPE full_model is now norm, with SOLVER.CLIP_GRADIENTS.FULL_MODEL True" in message
+    assert "INPUT.RANDOM_FLIP both is now horizontal, with INPUT.FLIP_BOTH True" in message
+    with pytest.raises(ConfigError, match=r"command line: SOLVER\.OPTIMIZER is now .* AdamW"):
+        merge(tmp_path, "SEED: 1\n", "SOLVER.OPTIMIZER", "AdamW")
+    # Where a file is read without this, too.
+    (tmp_path / "c.yaml").write_text(old)
+    with pytest.raises(KeyError, match=r"renamed to SOLVER\.GROUPED_OPTIMIZER"):
+        get_iaunet_cfg(str(tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "opts", "expected"),
+    [
+        ("SEED: 1\n", (), (True, True)),
+        ("INPUT: {RANDOM_FLIP: vertical}\n", (), (False, True)),
+        ("INPUT: {RANDOM_FLIP: vertical, FLIP_BOTH: True}\n", (), (True, True)),
+        ("SOLVER: {CLIP_GRADIENTS: {CLIP_TYPE: norm}}\n", (), (True, False)),
+        ("SOLVER: {CLIP_GRADIENTS: {FULL_MODEL: True, CLIP_TYPE: norm}}\n", (), (True, True)),
+        ("INPUT: {FLIP_BOTH: True}\n", ("INPUT.RANDOM_FLIP", "horizontal"), (False, True)),
+        ("INPUT: {RANDOM_FLIP: vertical}\n", ("INPUT.FLIP_BOTH", "True"), (True, True)),
+    ],
+)
+def test_a_key_of_detectron2_s_alone_means_what_detectron2_means(
+    tmp_path: Path, text: str, opts: tuple[str, ...], expected: tuple[bool, bool]
+) -> None:
+    cfg = merge(tmp_path, text, *opts)
+    assert (cfg.INPUT.FLIP_BOTH, cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL) == expected
+    # A config that training wrote says both, and is read back as it was.
+    (tmp_path / "dumped.yaml").write_text(cfg.dump())
+    again = get_iaunet_cfg()
+    preflight.merge_config(again, str(tmp_path / "dumped.yaml"), ())
+    assert (again.INPUT.FLIP_BOTH, again.SOLVER.CLIP_GRADIENTS.FULL_MODEL) == expected
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"'nowhere\.yaml' was not found"):
         preflight.merge_config(get_iaunet_cfg(), "nowhere.yaml", ())
@@ -117,7 +161,7 @@ def room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
         (("SOLVER.MAX_TO_KEEP", 0), (9 + 1 + 1) * 12 + 4),
         (("SOLVER.MAX_TO_KEEP", 20), (9 + 1 + 1) * 12 + 4),
         (("SOLVER.CHECKPOINT_PERIOD", 0), (1 + 1) * 12 + 4),
-        (("SOLVER.OPTIMIZER", "SGD"), (2 + 1 + 1) * 8 + 4),
+        (("SOLVER.GROUPED_OPTIMIZER", "SGD"), (2 + 1 + 1) * 8 + 4),
     ],
 )
 def test_room_for_the_checkpoints_of_the_run(

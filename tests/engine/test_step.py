@@ -60,24 +60,37 @@ def test_accumulation_is_the_mean_over_all_samples() -> None:
     assert latest["grad_norm"] == pytest.approx(6)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("full_model", 0.5), ("norm", 0.5), ("value", 0.5)])
-def test_clipping_limits_the_update(kind: str, expected: float) -> None:
+# CLIP_TYPE and FULL_MODEL.
+KINDS = [("norm", True), ("norm", False), ("value", True)]
+
+
+@pytest.mark.parametrize(("kind", "full_model"), KINDS)
+def test_clipping_limits_the_update(kind: str, full_model: bool) -> None:
     model = Slope()
     clip = "SOLVER.CLIP_GRADIENTS"
-    opts = (f"{clip}.ENABLED", True, f"{clip}.CLIP_TYPE", kind, f"{clip}.CLIP_VALUE", expected)
-    one_step([batch((3, 0))], model, *opts)  # gradient 2 * 3 * 6 = 36
-    assert model.w.item() == pytest.approx(2 - 0.1 * expected)
+    opts = (f"{clip}.ENABLED", True, f"{clip}.CLIP_TYPE", kind, f"{clip}.CLIP_VALUE", 0.5)
+    # gradient 2 * 3 * 6 = 36
+    one_step([batch((3, 0))], model, *opts, f"{clip}.FULL_MODEL", full_model)
+    assert model.w.item() == pytest.approx(2 - 0.1 * 0.5)
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
-    [("full_model", (0.6, 0.8)), ("norm", (1.0, 1.0)), ("value", (1.0, 1.0)), (None, (3.0, 4.0))],
+    ("kind", "full_model", "expected"),
+    [
+        ("norm", True, (0.6, 0.8)),
+        ("norm", False, (1.0, 1.0)),
+        ("value", True, (1.0, 1.0)),
+        ("value", False, (1.0, 1.0)),
+        (None, True, (3.0, 4.0)),
+    ],
 )
-def test_kinds_of_clipping(kind: str | None, expected: tuple[float, float]) -> None:
+def test_kinds_of_clipping(
+    kind: str | None, full_model: bool, expected: tuple[float, float]
+) -> None:
     cfg = get_iaunet_cfg()
     clip = cfg.SOLVER.CLIP_GRADIENTS
-    clip.ENABLED, clip.CLIP_VALUE = kind is not None, 1.0
-    clip.CLIP_TYPE = kind or "full_model"
+    clip.ENABLED, clip.CLIP_VALUE, clip.FULL_MODEL = kind is not None, 1.0, full_model
+    clip.CLIP_TYPE = kind or "norm"
     parameters = [
         nn.Parameter(torch.zeros(1)),
         nn.Parameter(torch.zeros(1)),
@@ -88,10 +101,17 @@ def test_kinds_of_clipping(kind: str | None, expected: tuple[float, float]) -> N
     assert [p.grad.item() for p in parameters[:2]] == pytest.approx(list(expected), rel=1e-5)
 
 
-def test_unknown_clip_type_is_told() -> None:
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("norms", "'norms' is unknown; write norm or value"),
+        ("full_model", r"'full_model' .* norm, with SOLVER.CLIP_GRADIENTS.FULL_MODEL True"),
+    ],
+)
+def test_unknown_clip_type_is_told(kind: str, remedy: str) -> None:
     cfg = get_iaunet_cfg()
-    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "norms"
-    with pytest.raises(ConfigError, match="'norms' is unknown: full_model, norm, value"):
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, kind
+    with pytest.raises(ConfigError, match=remedy):
         build_clipper(cfg)
 
 

@@ -13,7 +13,6 @@ from toy_model import write_cells
 
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.data import IAUNetDatasetMapper, ensure_registered
-from iaunet_d2.engine import build_optimizer
 
 
 class StockTrainer(DefaultTrainer):
@@ -34,7 +33,6 @@ def tiny_cfg(tmp_path: Path) -> CfgNode:
 
 
 def test_stock_trainer_trains_iaunet(tiny_cfg: CfgNode) -> None:
-    tiny_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
     trainer = StockTrainer(tiny_cfg)
     trainer.resume_or_load(resume=False)
     before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
@@ -45,14 +43,3 @@ def test_stock_trainer_trains_iaunet(tiny_cfg: CfgNode) -> None:
     losses = [v for v, _ in trainer.storage.history("total_loss").values()]
     assert losses and all(0 < x < 1e4 for x in losses)
     assert (Path(tiny_cfg.OUTPUT_DIR) / "model_final.pth").is_file()
-
-
-def test_clipping_the_whole_gradient_needs_our_trainer(tiny_cfg: CfgNode) -> None:
-    """Detectron2 clips each parameter by itself; a stock trainer takes our optimiser instead."""
-    assert tiny_cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "full_model"
-    model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="full_model"):
-        DefaultTrainer.build_optimizer(tiny_cfg, model)
-    assert len(build_optimizer(tiny_cfg, model).param_groups) == 1
-    tiny_cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
-    assert DefaultTrainer.build_optimizer(tiny_cfg, model).param_groups

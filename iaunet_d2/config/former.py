@@ -1,0 +1,71 @@
+"""What configs of earlier versions hold, and what to write in its place.
+
+Their keys and values stood in the way of Detectron2's own trainer and mapper. A key of
+Detectron2's that a config names without ours means what Detectron2 means by it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+
+_KEYS = {"SOLVER.OPTIMIZER": "SOLVER.GROUPED_OPTIMIZER"}
+
+_VALUES = {
+    ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"): "norm, with "
+    "SOLVER.CLIP_GRADIENTS.FULL_MODEL True",
+    ("INPUT.RANDOM_FLIP", "both"): "horizontal, with INPUT.FLIP_BOTH True",
+}
+
+# Detectron2's keys, and ours that say what our mapper and trainer do beyond them.
+_EXTENDED = {
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "SOLVER.CLIP_GRADIENTS.FULL_MODEL",
+    "INPUT.RANDOM_FLIP": "INPUT.FLIP_BOTH",
+}
+
+
+def register_former_keys(cfg: CfgNode) -> None:
+    """Have ``cfg`` tell the new name where a file or a list names a former key."""
+    for old, new in _KEYS.items():
+        # A name that Detectron2 has come to use is Detectron2's.
+        if not (cfg.key_is_renamed(old) or has_key(cfg, old)):
+            cfg.register_renamed_key(old, new)
+
+
+def former_problems(cfg: CfgNode, settings: Mapping[str, Any]) -> list[str]:
+    """What is out of date in keys and values that are to be merged into ``cfg``, and the remedy."""
+    problems = [
+        f"{old} is now {new}; write {new} {settings[old]}"
+        for old, new in _KEYS.items()
+        if old in settings and not has_key(cfg, old)
+    ]
+    for key, value in settings.items():
+        if now := instead_of(key, value):
+            problems.append(f"{key} {value} is now {now}")
+    return problems
+
+
+def instead_of(key: str, value: Any) -> str:
+    """What to write instead of a value of earlier versions; empty for any other value."""
+    return _VALUES.get((key, value), "") if isinstance(value, str) else ""
+
+
+def take_at_their_word(cfg: CfgNode, settings: Mapping[str, Any]) -> None:
+    """Turn off, in place, what ours would add to a key of Detectron2's that is named alone.
+
+    A config that says ``RANDOM_FLIP: vertical`` and nothing of ``FLIP_BOTH`` flips one way, as it
+    always did.
+    """
+    for theirs, ours in _EXTENDED.items():
+        if theirs in settings and ours not in settings:
+            cfg.merge_from_list([ours, False])
+
+
+def has_key(cfg: CfgNode, name: str) -> bool:
+    """Whether ``cfg`` has a key, whose parts have dots between."""
+    node: Any = cfg
+    for part in name.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            return False
+        node = node[part]
+    return True
