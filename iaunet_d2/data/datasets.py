@@ -17,8 +17,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from .coco_json import CocoContent, load_coco
 from .datasets_root import datasets_root
 from .errors import BadFileError
+from .packs import PACKS
 from .registered import SPLITS, Split
-from .synthetic import SyntheticCells, ensure_synthetic, synthetic_preset
+from .synthetic import PRESETS, SyntheticCells, ensure_synthetic, synthetic_preset
 from .unlabeled import is_unlabeled, parse_unlabeled_name, unlabeled_records
 
 logger = logging.getLogger(__name__)
@@ -26,21 +27,23 @@ logger = logging.getLogger(__name__)
 # "coco:" json ":" folder; the json's name ends at ".json:", so that a drive letter does not split
 # it.
 _COCO_NAME = re.compile(r"^coco:(?P<json>.+?\.json):(?P<images>.+)$", re.IGNORECASE)
+NAMED: dict[str, Split] = {**SPLITS, **PACKS}
 Loader = Callable[[], list[dict[str, Any]]]
 # What was registered here, by name: the loader, and what it was read with (None: not read yet).
 _REGISTERED: dict[str, tuple[Loader, tuple[str, ...] | None]] = {}
 
 
 def register_splits() -> None:
-    """Register the published data sets (:data:`~iaunet_d2.data.registered.SPLITS`).
+    """Register the published data sets, the packs and the synthetic cells of the configs.
 
     No path is touched: their files are read when they are loaded. A name that is registered already
     stays as it is.
     """
-    for name, split in SPLITS.items():
+    metadata = {name: _split_metadata(split) for name, split in NAMED.items()}
+    metadata |= {name: _synthetic_metadata(name, preset) for name, preset in PRESETS.items()}
+    for name, entry in metadata.items():
         if name not in DatasetCatalog.list():
-            load = functools.partial(_read_now, name)
-            _register(name, load, None, _split_metadata(split))
+            _register(name, functools.partial(_read_now, name), None, entry)
 
 
 def ensure_registered(
@@ -49,14 +52,15 @@ def ensure_registered(
     """Make every name known to Detectron2's ``DatasetCatalog`` and ``MetadataCatalog``.
 
     A name that the user's code has registered stays as it is. The published data sets
-    (``livecell_train``, ...; :data:`~iaunet_d2.data.registered.SPLITS`) and
+    (``livecell_train``, ...; :data:`~iaunet_d2.data.registered.SPLITS`), the packs
+    (``worms_pack_train``, ...; :data:`~iaunet_d2.data.packs.PACKS`) and
     ``coco:<json>:<image folder>`` are read at once, so that a file that cannot be used is told at
     the start; in the latter, paths may be relative to the working folder, and ``~`` and
     ``$VARIABLES`` are understood. So are ``unlabeled:<folder>``, images without annotations
     (:mod:`~iaunet_d2.data.unlabeled`). ``synthetic_cells_train``, ``synthetic_cells_val`` and
     ``synthetic:<images>:<size>:<difficulty>:<seed>`` are made the first time they are loaded.
-    Published and synthetic data sets lie under ``$DETECTRON2_DATASETS`` (else ``./datasets``) as it
-    is at this moment.
+    Published and synthetic data sets lie under ``$DETECTRON2_DATASETS`` (else ``./datasets``), the
+    packs under ``$IAUNET_D2_PACKS`` (else ``../shared/data``), as these are at this moment.
 
     Where a COCO file is not fit for pycocotools' evaluation (``iscrowd=1`` instances, missing
     areas, annotation ids from 0, ...), a completed copy is written to the user's cache folder and
@@ -72,12 +76,18 @@ def ensure_registered(
         ValueError: the name is unknown or malformed.
     """
     for name in names:
-        from_path = name.lower().startswith("coco:") or is_unlabeled(name)
-        read_with = (crowd, on_bad_file, "" if from_path else str(datasets_root()))
+        read_with = (crowd, on_bad_file, _root(name))
         known = name in DatasetCatalog.list()
         if known and (not is_registered_here(name) or _REGISTERED[name][1] == read_with):
             continue
         _register_name(name, crowd, on_bad_file, read_with)
+
+
+def _root(name: str) -> str:
+    """The folder below which a name is looked for; empty for one that tells its path."""
+    if name.lower().startswith("coco:") or is_unlabeled(name):
+        return ""
+    return str(NAMED[name].root() if name in NAMED else datasets_root())
 
 
 def _register_name(name: str, crowd: str, on_bad_file: str, read_with: tuple[str, ...]) -> None:
@@ -93,8 +103,8 @@ def _register_name(name: str, crowd: str, on_bad_file: str, read_with: tuple[str
         content = load_coco(json_file, folder, crowd, on_bad_file)
         metadata = _metadata(content.class_names, content.contiguous_ids, json_file, folder)
         _register_content(name, content, read_with, metadata)
-    elif name in SPLITS:
-        split = SPLITS[name]
+    elif name in NAMED:
+        split = NAMED[name]
         content = split.load(crowd, on_bad_file)
         _register_content(name, content, read_with, _split_metadata(split))
     else:
@@ -172,8 +182,13 @@ def _register_content(
 def _register_synthetic(name: str, preset: SyntheticCells, read_with: tuple[str, ...]) -> None:
     folder = datasets_root() / preset.folder_name(name)
     load = functools.cache(functools.partial(_load_synthetic, folder, preset))
+    _register(name, load, read_with, _synthetic_metadata(name, preset))
+
+
+def _synthetic_metadata(name: str, preset: SyntheticCells) -> dict[str, Any]:
+    folder = datasets_root() / preset.folder_name(name)
     files = (str(folder / "annotations.json"), str(folder / "images"))
-    _register(name, load, read_with, _metadata(["cell"], {1: 0}, *files))
+    return _metadata(["cell"], {1: 0}, *files)
 
 
 def _load_synthetic(folder: Path, preset: SyntheticCells) -> list[dict[str, Any]]:
@@ -183,21 +198,18 @@ def _load_synthetic(folder: Path, preset: SyntheticCells) -> list[dict[str, Any]
 
 def _split_metadata(split: Split) -> dict[str, Any]:
     files = (str(split.json_file()), str(split.image_root()))
-    classes, ids = list(split.classes), split.contiguous_ids()
-    return _metadata(classes, ids, *files, evaluator_type=split.evaluator_type)
+    metadata = _metadata(list(split.classes), split.contiguous_ids(), *files)
+    return {**metadata, "evaluators": split.evaluators}
 
 
 def _metadata(
-    class_names: list[str],
-    contiguous_ids: dict[int, int],
-    json_file: str,
-    image_root: str,
-    evaluator_type: str = "coco",
+    class_names: list[str], contiguous_ids: dict[int, int], json_file: str, image_root: str
 ) -> dict[str, Any]:
     return {
         "json_file": json_file,
         "image_root": image_root,
-        "evaluator_type": evaluator_type,
+        # For whoever chooses Detectron2's evaluators by it; ours are named in "evaluators".
+        "evaluator_type": "coco",
         "thing_classes": class_names,
         "thing_dataset_id_to_contiguous_id": contiguous_ids,
     }

@@ -20,23 +20,25 @@ _THREE = ("train", "val", "test")
 _TWO = ("train", "val")
 _EVICAN = ("train", "val", "easy", "medium", "difficult")
 _CELL = ("cell",)
+_COCO = ("coco",)
 
-# names begin with, folder, split files begin with, splits, classes by category id from 1, evaluator
-_TABLE: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], str], ...] = (
-    ("livecell", "livecell", "", _THREE, _CELL, "livecell"),
+# names begin with, folder, split files begin with, splits, classes by category id from 1,
+# evaluators
+_TABLE: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
+    ("livecell", "livecell", "", _THREE, _CELL, ("livecell",)),
     *(
-        (f"livecell_{kind}", "livecell", f"{kind}_", _THREE, _CELL, "livecell")
+        (f"livecell_{kind}", "livecell", f"{kind}_", _THREE, _CELL, ("livecell",))
         for kind in LIVECELL_TYPES
     ),
-    ("livecell_crop", "livecell", "crop_", _THREE, _CELL, "coco"),
-    ("evican2", "evican2", "", _EVICAN, _CELL, "coco"),
-    ("evican2_cell_nucleus", "evican2", "cell_nucleus_", _EVICAN, ("cell", "nucleus"), "coco"),
-    ("isbi2014", "isbi2014", "", _THREE, ("nucleus", "cytoplasm"), "isbi2014"),
-    ("revvity25", "revvity25", "", ("train", "test"), _CELL, "coco"),
-    ("neurips22", "neurips22", "", _THREE, _CELL, "neurips22"),
-    ("sartorius", "sartorius", "", (*_TWO, "all"), ("shsy5y", "astro", "cort"), "sartorius"),
-    ("bbbc010", "bbbc010", "", _TWO, ("worm",), "coco"),
-    ("dsb2018", "dsb2018", "", _THREE, ("nucleus",), "coco,label_map"),
+    ("livecell_crop", "livecell", "crop_", _THREE, _CELL, _COCO),
+    ("evican2", "evican2", "", _EVICAN, _CELL, _COCO),
+    ("evican2_cell_nucleus", "evican2", "cell_nucleus_", _EVICAN, ("cell", "nucleus"), _COCO),
+    ("isbi2014", "isbi2014", "", _THREE, ("nucleus", "cytoplasm"), ("isbi2014",)),
+    ("revvity25", "revvity25", "", ("train", "test"), _CELL, _COCO),
+    ("neurips22", "neurips22", "", _THREE, _CELL, ("neurips22",)),
+    ("sartorius", "sartorius", "", (*_TWO, "all"), ("shsy5y", "astro", "cort"), ("sartorius",)),
+    ("bbbc010", "bbbc010", "", _TWO, ("worm",), _COCO),
+    ("dsb2018", "dsb2018", "", _THREE, ("nucleus",), ("coco", "label_map")),
 )
 
 
@@ -49,22 +51,26 @@ class Split:
         folder: below the data sets' root.
         file_stem: of the annotation file.
         classes: names of the categories 1, 2, ...
-        evaluator_type: see :data:`iaunet_d2.evaluation.EVALUATOR_REGISTRY`.
+        evaluators: names in :data:`iaunet_d2.evaluation.EVALUATOR_REGISTRY`.
     """
 
     name: str
     folder: str
     file_stem: str
     classes: tuple[str, ...]
-    evaluator_type: str
+    evaluators: tuple[str, ...]
+
+    def root(self) -> Path:
+        """Where ``folder`` is looked for."""
+        return datasets_root()
 
     def json_file(self) -> Path:
         """The annotation file, below the present root."""
-        return datasets_root() / self.folder / "annotations" / f"{self.file_stem}.json"
+        return self.root() / self.folder / "annotations" / f"{self.file_stem}.json"
 
     def image_root(self) -> Path:
         """The image folder, below the present root."""
-        return datasets_root() / self.folder / "images"
+        return self.root() / self.folder / "images"
 
     def contiguous_ids(self) -> dict[int, int]:
         """Category id to class number."""
@@ -77,26 +83,36 @@ class Split:
             BadFileError: it is not there (with the command that makes it), cannot be used, or has
                 other categories than it should.
         """
+        if problem := self.missing():
+            raise BadFileError(problem)
         json_file, images = self.json_file(), self.image_root()
-        if not json_file.parent.parent.is_dir():
-            raise BadFileError(self._absent())
-        if not json_file.is_file():
-            raise BadFileError(self._split_absent(json_file))
-        if not images.is_dir():
-            raise BadFileError(
-                f"{images}: is not a folder (images of data set {self.name!r}). The data set is "
-                f"incomplete; make it again: {self._command(' --force')}"
-            )
         content = load_coco(str(json_file), str(images), crowd, on_bad)
         found = {identity: content.class_names[k] for identity, k in content.contiguous_ids.items()}
         wanted = dict(enumerate(self.classes, 1))
         if found != wanted:
             raise BadFileError(
                 f"{json_file}: has the categories {found}; those of data set {self.name!r} are "
-                f"{wanted}. Name the file as it is: coco:{json_file}:{images}. Or make the data "
-                f"set again: {self._command(' --force')}"
+                f"{wanted}. Name the file as it is: coco:{json_file}:{images}. {self.other_way()}"
             )
         return content
+
+    def missing(self) -> str:
+        """What is not there and what to do, in one line; empty if all is."""
+        json_file, images = self.json_file(), self.image_root()
+        if not json_file.parent.parent.is_dir():
+            return self._absent()
+        if not json_file.is_file():
+            return self._split_absent(json_file)
+        if not images.is_dir():
+            return (
+                f"{images}: is not a folder (images of data set {self.name!r}). The data set is "
+                f"incomplete; make it again: {self._command(' --force')}"
+            )
+        return ""
+
+    def other_way(self) -> str:
+        """How to get a data set that fits the name."""
+        return f"Or make the data set again: {self._command(' --force')}"
 
     def _absent(self) -> str:
         root = datasets_root()
@@ -131,10 +147,10 @@ class Split:
 
 
 def _splits() -> Iterator[Split]:
-    for prefix, folder, stem, splits, classes, evaluator in _TABLE:
+    for prefix, folder, stem, splits, classes, evaluators in _TABLE:
         for split in splits:
-            yield Split(f"{prefix}_{split}", folder, f"{stem}{split}", classes, evaluator)
+            yield Split(f"{prefix}_{split}", folder, f"{stem}{split}", classes, evaluators)
 
 
 SPLITS: dict[str, Split] = {split.name: split for split in _splits()}
-"""Every name that is registered when the package is imported."""
+"""Every split of a published data set by its registered name."""

@@ -1,4 +1,4 @@
-"""Evaluators as Detectron2 ``DatasetEvaluator``s, found by the data set's ``evaluator_type``."""
+"""Evaluators as Detectron2 ``DatasetEvaluator``s, found by the data set's metadata."""
 
 from . import builders as builders
 from .build import EVALUATOR_REGISTRY, build_evaluator, inference_folder

@@ -14,9 +14,10 @@ from .predictions import PredictionStore
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 EVALUATOR_REGISTRY.__doc__ = """
 Builders of evaluators: ``builder(cfg, dataset_name, output_folder, store) -> list of evaluators``,
-registered under the name that ``MetadataCatalog.get(dataset_name).evaluator_type`` (one name, or
-several with commas between) and ``TEST.EVALUATORS`` call them by. Evaluators that keep their
-predictions in ``store`` share them.
+registered under the name that the metadata of the data set and ``TEST.EVALUATORS`` call them by: in
+``MetadataCatalog.get(dataset_name)``, ``evaluators`` is a list of names; without it,
+``evaluator_type``, which Detectron2's own tools read, is one name, or several with commas between.
+Evaluators that keep their predictions in ``store`` share them.
 """
 
 Builder = Callable[[CfgNode, str, str, PredictionStore], list[DatasetEvaluator]]
@@ -31,7 +32,8 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """Build the evaluators for ``dataset_name``, as one.
 
-    They are those of the data set's ``evaluator_type`` and of ``TEST.EVALUATORS``, each kind once.
+    They are those that the data set's metadata name (``evaluators``, else ``evaluator_type``) and
+    those of ``TEST.EVALUATORS``, each kind once.
     Where "livecell" is among them, COCO's metrics are by its rules.
 
     Args:
@@ -44,17 +46,8 @@ def build_evaluator(
     Raises:
         ValueError: there is no builder of that name.
     """
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    own = [part.strip() for part in kind.split(",")] if isinstance(kind, str) else [kind]
     known = sorted(name for name, _ in EVALUATOR_REGISTRY)
-    for name in own:
-        if name not in known:
-            raise ValueError(
-                f"data set {dataset_name!r} asks for evaluator_type {name!r}, which has no "
-                f"evaluator; known are: {', '.join(known)}. Set "
-                "MetadataCatalog.get(name).evaluator_type, or register a builder in "
-                "iaunet_d2.evaluation.EVALUATOR_REGISTRY."
-            )
+    own = _asked_for(dataset_name, known)
     if unknown := [name for name in cfg.TEST.EVALUATORS if name not in known]:
         raise ValueError(
             f"TEST.EVALUATORS names {', '.join(unknown)}; known are: {', '.join(known)}"
@@ -73,6 +66,27 @@ def build_evaluator(
 
         evaluators.append(ReportWriter(cfg, dataset_name, output_folder, store))
     return DatasetEvaluators(evaluators)
+
+
+def _asked_for(dataset_name: str, known: list[str]) -> list[str]:
+    """The evaluators that a data set's metadata name.
+
+    Raises:
+        ValueError: there is one that is not among ``known``.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    field = "evaluators" if metadata.get("evaluators") else "evaluator_type"
+    asked = metadata.get(field)
+    parts = asked.split(",") if isinstance(asked, str) else asked or [None]
+    names = [part.strip() if isinstance(part, str) else part for part in parts]
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"data set {dataset_name!r} asks for {field} {name!r}, which has no evaluator; "
+                f"known are: {', '.join(known)}. Set MetadataCatalog.get(name).evaluators, such as "
+                '("coco",), or register a builder in iaunet_d2.evaluation.EVALUATOR_REGISTRY.'
+            )
+    return names
 
 
 def inference_folder(cfg: CfgNode, dataset_name: str) -> str:

@@ -12,8 +12,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from iaunet_d2.data import BadFileError, ensure_registered, register_splits
+from iaunet_d2.data.packs import PACKS
 from iaunet_d2.data.prepare import NAMES, load_recipe
 from iaunet_d2.data.registered import SPLITS
+from iaunet_d2.data.synthetic import PRESETS, SyntheticCells
 
 TVT = ("train", "val", "test")
 EXPECTED = {
@@ -39,6 +41,11 @@ EXPECTED = {
 }
 
 
+SYNTHETIC = {"synthetic_cells_train", "synthetic_cells_val"}
+PACK_NAMES = {f"{p}_pack_{s}" for p in ("worms", "nuclei", "usiigaci") for s in ("train", "val")}
+NAMES_AT_IMPORT = EXPECTED | SYNTHETIC | PACK_NAMES
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The data sets' root for a test; what is registered is as after the import, before and after.
@@ -47,6 +54,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.setenv("IAUNET_D2_PACKS", str(tmp_path / "packs"))
     _register_anew()
     yield tmp_path
     monkeypatch.undo()
@@ -54,7 +62,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _register_anew() -> None:
-    for name in SPLITS:
+    for name in NAMES_AT_IMPORT:
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
         if name in MetadataCatalog.list():
@@ -82,7 +90,8 @@ CELL = [{"id": 1, "name": "cell"}]
 
 
 def test_every_name_is_registered_with_its_metadata(root: Path) -> None:
-    assert set(SPLITS) == EXPECTED and set(DatasetCatalog.list()) >= EXPECTED
+    assert set(SPLITS) == EXPECTED and set(PACKS) == PACK_NAMES
+    assert set(DatasetCatalog.list()) >= NAMES_AT_IMPORT
     rows = {
         "livecell_skbr3_val": ("livecell", "skbr3_val", ["cell"], "livecell"),
         "livecell_crop_test": ("livecell", "crop_test", ["cell"], "coco"),
@@ -95,11 +104,14 @@ def test_every_name_is_registered_with_its_metadata(root: Path) -> None:
         "bbbc010_train": ("bbbc010", "train", ["worm"], "coco"),
         "dsb2018_train": ("dsb2018", "train", ["nucleus"], "coco,label_map"),
     }
-    for name, (folder, stem, classes, evaluator) in rows.items():
+    for name, (folder, stem, classes, evaluators) in rows.items():
         metadata = MetadataCatalog.get(name)
         assert metadata.json_file == str(root / folder / "annotations" / f"{stem}.json")
         assert metadata.image_root == str(root / folder / "images")
-        assert metadata.thing_classes == classes and metadata.evaluator_type == evaluator
+        assert metadata.thing_classes == classes
+        # What Detectron2's tools choose by, and what ours do.
+        assert metadata.evaluator_type == "coco"
+        assert metadata.evaluators == tuple(evaluators.split(","))
         ids = metadata.thing_dataset_id_to_contiguous_id
         assert ids == {k + 1: k for k in range(len(classes))}
 
@@ -129,6 +141,59 @@ def test_a_prepared_split_loads(make_coco: Any, root: Path) -> None:
     assert metadata.json_file == str(path) and metadata.thing_classes == ["cell", "nucleus"]
 
 
+def test_synthetic_cells_are_made_when_they_are_loaded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = SyntheticCells(num_images=2, size=32, cells=(1, 2))
+    monkeypatch.setitem(PRESETS, "synthetic_cells_val", few)
+    metadata = MetadataCatalog.get("synthetic_cells_val")
+    assert metadata.thing_classes == ["cell"] and metadata.evaluator_type == "coco"
+    assert metadata.json_file == str(root / "synthetic_cells_val" / "annotations.json")
+    assert not Path(metadata.json_file).exists()
+    assert len(DatasetCatalog.get("synthetic_cells_val")) == 2
+    assert Path(MetadataCatalog.get("synthetic_cells_val").json_file).is_file()
+
+
+def test_a_pack_loads_from_where_the_variable_says(
+    make_coco: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = MetadataCatalog.get("worms_pack_val")
+    folder = root / "packs" / "bbbc010_worms"
+    assert metadata.json_file == str(folder / "val.json")
+    assert metadata.image_root == str(folder / "images")
+    assert metadata.thing_classes == ["worm"] and metadata.evaluator_type == "coco"
+    with pytest.raises(BadFileError) as caught:
+        DatasetCatalog.get("worms_pack_val")
+    message = str(caught.value)
+    assert message.startswith(f"{folder}/val.json: does not exist (data set 'worms_pack_val')")
+    assert "set IAUNET_D2_PACKS to the folder that holds bbbc010_worms" in message
+    assert "coco:<json>:<image folder>" in message and "\n" not in message
+
+    worm = [{"id": 1, "name": "worm"}]
+    prepared(make_coco, folder, "val", worm, count=3).rename(folder / "val.json")
+    assert len(DatasetCatalog.get("worms_pack_val")) == 3
+    # Without the variable, beside the working folder's parent.
+    monkeypatch.delenv("IAUNET_D2_PACKS")
+    (root / "shared").mkdir()
+    (root / "packs").rename(root / "shared" / "data")
+    (root / "checkout").mkdir()
+    monkeypatch.chdir(root / "checkout")
+    ensure_registered(["worms_pack_val"])
+    assert MetadataCatalog.get("worms_pack_val").image_root == "../shared/data/bbbc010_worms/images"
+    assert len(DatasetCatalog.get("worms_pack_val")) == 3
+
+
+def test_a_pack_without_images_or_with_other_classes(make_coco: Any, root: Path) -> None:
+    folder = root / "packs" / "usiigaci_phase"
+    other = [{"id": 1, "name": "worm"}]
+    prepared(make_coco, folder, "train", other).rename(folder / "train.json")
+    with pytest.raises(BadFileError, match=r"\{1: 'worm'\}.* are \{1: 'cell'\}.*IAUNET_D2_PACKS"):
+        DatasetCatalog.get("usiigaci_pack_train")
+    (folder / "images").rename(folder / "pictures")
+    with pytest.raises(BadFileError, match=r"usiigaci_phase/images: does not exist"):
+        ensure_registered(["usiigaci_pack_train"])
+
+
 def test_crowd_and_bad_entries_are_read_as_asked_for(make_coco: Any, root: Path) -> None:
     path = prepared(make_coco, root / "livecell", "train", CELL, count=2)
     content = json.loads(path.read_text())
@@ -143,7 +208,7 @@ def test_crowd_and_bad_entries_are_read_as_asked_for(make_coco: Any, root: Path)
     # The file itself is not fit to evaluate this; a copy is.
     metadata = MetadataCatalog.get("livecell_train")
     assert metadata.json_file.startswith(str(root / "cache"))
-    assert metadata.evaluator_type == "livecell"
+    assert metadata.evaluators == ("livecell",)
     ensure_registered(["livecell_train"], crowd="ignore", on_bad_file="skip")
     second = DatasetCatalog.get("livecell_train")
     assert [a["iscrowd"] for r in second for a in r["annotations"]] == [1, 0]
@@ -228,12 +293,14 @@ def test_unknown_names_get_near_ones(wrong: str, near: str | None) -> None:
 def test_the_import_touches_no_path(tmp_path: Path) -> None:
     code = (
         "import iaunet_d2; from detectron2.data import DatasetCatalog; "
-        "print('livecell_train' in DatasetCatalog.list())"
+        "print({'livecell_train', 'synthetic_cells_val', 'worms_pack_val'} "
+        "<= set(DatasetCatalog.list()))"
     )
     missing = tmp_path / "none"
     environment = {
         **os.environ,
         "DETECTRON2_DATASETS": str(missing),
+        "IAUNET_D2_PACKS": str(missing),
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         "PYTHONWARNINGS": "ignore",
     }

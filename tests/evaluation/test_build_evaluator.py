@@ -61,6 +61,15 @@ def test_what_a_data_set_asks_for(tmp_path: Path, kind: str, own: list[str]) -> 
     assert len(more) == len(set(more))
 
 
+@pytest.mark.parametrize("own", ["label_map, overlap", ("label_map", "overlap")])
+def test_our_own_field_goes_before_detectron2_s(tmp_path: Path, own: object) -> None:
+    """Detectron2's tools know the type "coco", and ours know more."""
+    name = f"evaluator_own_{type(own).__name__}_{tmp_path.name}"
+    MetadataCatalog.get(name).set(evaluator_type="coco", evaluators=own, thing_classes=["cell"])
+    found = build_evaluator(get_iaunet_cfg(), name, str(tmp_path))
+    assert kinds(found) == ["LabelMapEvaluator", "OverlapEvaluator"]
+
+
 @pytest.mark.parametrize("kind", ["coco", "sartorius", "livecell"])
 def test_livecells_rules_can_be_asked_for(tmp_path: Path, kind: str) -> None:
     name = f"evaluator_rules_{kind}_{tmp_path.name}"
@@ -86,6 +95,9 @@ def test_unknown_type_lists_the_known() -> None:
         build_evaluator(get_iaunet_cfg(), "evaluator_test_other", "")
     with pytest.raises(ValueError, match="evaluator_type None"):
         build_evaluator(get_iaunet_cfg(), "evaluator_test_without", "")
+    MetadataCatalog.get("evaluator_test_own").set(evaluator_type="coco", evaluators=("pq",))
+    with pytest.raises(ValueError, match=r"evaluators 'pq', which has no evaluator"):
+        build_evaluator(get_iaunet_cfg(), "evaluator_test_own", "")
 
 
 def test_registry_has_the_kinds_that_the_config_names() -> None:

@@ -391,5 +391,5 @@ def test_the_paper_s_settings():
     # x 0.95 every 10 of 1000 epochs of 1000 images.
     assert cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH == 1000 * 1000
     assert (cfg.SOLVER.GAMMA, cfg.SOLVER.NUM_DECAYS) == (0.95, 1000 // 10 - 1)
-    evaluators = [SPLITS[name].evaluator_type for name in cfg.DATASETS.TEST]
-    assert evaluators == ["neurips22"]  # the paper's F1, without a key
+    evaluators = [SPLITS[name].evaluators for name in cfg.DATASETS.TEST]
+    assert evaluators == [("neurips22",)]  # the paper's F1, without a key
