@@ -3,11 +3,13 @@
 import pickle
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import torch
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
+from .. import LeftOutError
 from ..utils import comm
 from ..utils.file_io import PathManager
 
@@ -42,6 +44,23 @@ class DetectionCheckpointer(Checkpointer):
         super().__init__(model, save_dir, save_to_disk=writes, **checkpointables)
         self.path_manager = PathManager
 
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a file into the model and the checkpointables; "" loads nothing.
+
+        Args:
+            path: of the file.
+            checkpointables: names of those to load; None: all.
+
+        Returns:
+            What else the file holds.
+
+        Raises:
+            LeftOutError: the path ends in Detectron2's ``?matching_heuristics=True``.
+        """
+        if "matching_heuristics" in parse_qs(urlparse(path or "").query):
+            raise LeftOutError("detectron2.checkpoint.c2_model_loading", path)
+        return super().load(path, checkpointables)
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Read a file; a bare state dict counts as its own ``model`` entry.
 
@@ -68,7 +87,7 @@ class DetectionCheckpointer(Checkpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         if checkpoint.pop("matching_heuristics", False):
-            raise ValueError("this checkpoint asks for matching_heuristics: load it in Detectron2")
+            raise LeftOutError("detectron2.checkpoint.c2_model_loading", "matching_heuristics")
         incompatible = super()._load_model(checkpoint)
         # The config sets these two; old files lack them, which is nothing to report.
         own = dict(self.model.named_buffers(recurse=False))

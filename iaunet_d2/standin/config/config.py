@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from fvcore.common.config import CfgNode as _FvcoreNode
 
+from .. import LeftOutError
 from ..utils.file_io import PathManager
 
 logger = logging.getLogger("detectron2.config.config")
@@ -37,7 +38,8 @@ class CfgNode(_FvcoreNode):
         Raises:
             FileNotFoundError: there is no such file.
             KeyError: the file has a key that this config does not have.
-            ValueError: the file is of another version, or a value has the wrong type.
+            ValueError: the file is of a later version, or a value has the wrong type.
+            LeftOutError: the file is of an earlier version.
         """
         if not PathManager.isfile(cfg_filename):
             raise FileNotFoundError(f"config file {cfg_filename!r} does not exist")
@@ -47,10 +49,10 @@ class CfgNode(_FvcoreNode):
         if version is None:
             version = _assumed_version(loaded, self.VERSION, cfg_filename)
         if version != self.VERSION:
-            raise ValueError(
-                f"{cfg_filename} is a config of version {version}, this program reads version "
-                f"{self.VERSION}; rewrite its keys as Detectron2's documentation lists them"
-            )
+            found = f"{cfg_filename} is of version {version}, this program reads {self.VERSION}"
+            if version < self.VERSION:
+                raise LeftOutError("detectron2.config.upgrade_config", found)
+            raise ValueError(found)
         self.merge_from_other_cfg(loaded)
 
 

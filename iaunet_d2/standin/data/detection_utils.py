@@ -9,6 +9,7 @@ import pycocotools.mask as mask_util
 import torch
 from PIL import Image, ImageOps
 
+from .. import LeftOutError
 from ..structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks, polygons_to_bitmask
 from ..utils.file_io import PathManager
 from . import transforms as T
@@ -96,13 +97,13 @@ def transform_instance_annotations(
         the annotation, its box as x1, y1, x2, y2, an RLE as a mask (H, W).
 
     Raises:
-        ValueError: a segmentation of another kind, a mask that comes out in another size, or
-            keypoints.
+        ValueError: a segmentation of another kind, or a mask that comes out in another size.
+        LeftOutError: the annotation has keypoints.
     """
     if not isinstance(transforms, T.Transform):
         transforms = T.TransformList(transforms)
     if "keypoints" in annotation:
-        raise ValueError("keypoints are not part of the stand-in; install Detectron2 for them")
+        raise LeftOutError("detectron2.structures.Keypoints", "an annotation with keypoints")
     box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
     height, width = image_size
     limits = [width, height, width, height]

@@ -2,6 +2,8 @@
 
 from typing import Any, NoReturn
 
+from .. import LeftOutError
+
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
 
@@ -9,7 +11,7 @@ def get_config_file(config_path: str) -> str:
     """Path of a stock config.
 
     Raises:
-        RuntimeError: always; stock configs come with Detectron2 itself.
+        LeftOutError: always; stock configs come with Detectron2 itself.
     """
     _refuse(config_path)
 
@@ -30,7 +32,4 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> A
 
 
 def _refuse(config_path: str) -> NoReturn:
-    raise RuntimeError(
-        f"{config_path} is a stock Detectron2 config, and the stand-in has none: install Detectron2"
-        " (https://detectron2.readthedocs.io/tutorials/install.html) to use it."
-    )
+    raise LeftOutError("detectron2.model_zoo", config_path)
