@@ -13,6 +13,7 @@ from detectron2.structures import (
     ImageList,
     Instances,
     PolygonMasks,
+    pairwise_ioa,
     pairwise_iou,
     polygons_to_bitmask,
 )
@@ -106,6 +107,12 @@ def test_no_boxes() -> None:
     assert len(Boxes.cat([])) == 0
     assert len(Boxes.cat([none, Boxes([[0, 0, 1, 1]])])) == 1
     assert pairwise_iou(none, Boxes([[0, 0, 1, 1]])).shape == (0, 1)
+
+
+def test_pairwise_ioa_is_the_covered_share_of_the_second() -> None:
+    large, small, empty = [0, 0, 10, 10], [8, 8, 12, 12], [4, 4, 4, 9]
+    shares = pairwise_ioa(Boxes([large, small]), Boxes([large, small, empty]))
+    assert shares.tolist() == [[1, 0.25, 0], [pytest.approx(0.04), 1, 0]]
 
 
 def test_pairwise_values_against_counted_pixels() -> None:

@@ -1,6 +1,6 @@
 """Boxes, masks and instances of one image, and batches of images of different size."""
 
-from .boxes import Boxes, BoxMode, pairwise_iou
+from .boxes import Boxes, BoxMode, pairwise_ioa, pairwise_iou
 from .image_list import ImageList
 from .instances import Instances
 from .masks import BitMasks, PolygonMasks, polygons_to_bitmask
@@ -12,6 +12,7 @@ __all__ = [
     "ImageList",
     "Instances",
     "PolygonMasks",
+    "pairwise_ioa",
     "pairwise_iou",
     "polygons_to_bitmask",
 ]

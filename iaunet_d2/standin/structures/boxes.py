@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import LeftOutError
+
 
 @unique
 class BoxMode(IntEnum):
@@ -36,11 +38,14 @@ class BoxMode(IntEnum):
 
         Raises:
             ValueError: a single box does not have 4 numbers.
-            NotImplementedError: relative or rotated boxes.
+            NotImplementedError: relative boxes.
+            LeftOutError: rotated boxes.
         """
         if from_mode == to_mode:
             return box
         modes = {BoxMode(from_mode), BoxMode(to_mode)}
+        if BoxMode.XYWHA_ABS in modes:
+            raise LeftOutError("detectron2.structures.BoxMode.XYWHA_ABS")
         if modes != {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}:
             names = f"{BoxMode(from_mode).name} to {BoxMode(to_mode).name}"
             raise NotImplementedError(f"boxes are not converted from {names}")
@@ -177,3 +182,12 @@ def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
     shared = pairwise_intersection(boxes1, boxes2)
     union = boxes1.area()[:, None] + boxes2.area() - shared
     return torch.where(shared > 0, shared / union, shared.new_zeros(()))
+
+
+def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> torch.Tensor:
+    """Measure the share (N, M) of every box of ``boxes2`` that a box of ``boxes1`` covers.
+
+    Empty boxes are covered by nothing: 0.
+    """
+    shared = pairwise_intersection(boxes1, boxes2)
+    return torch.where(shared > 0, shared / boxes2.area(), shared.new_zeros(()))
