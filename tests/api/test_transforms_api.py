@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.data import detection_utils as utils
 from detectron2.structures import BoxMode
-from PIL import Image
+from PIL import Image, ImageOps
 
 # pycocotools' own with numpy 2, and Detectron2's own.
 pytestmark = [
@@ -142,6 +142,26 @@ def test_augmentation_list_moves_image_boxes_and_labels_alike() -> None:
     assert inputs.boxes.tolist() == [[3, 0, 5, 1]]
     assert np.array_equal(transforms.apply_image(image), inputs.image)
     assert len(transforms) == 3
+
+
+@pytest.mark.parametrize("prob", [-0.01, 1.01])
+def test_random_apply_wants_a_probability(prob: float) -> None:
+    with pytest.raises(AssertionError):
+        T.RandomApply(T.NoOpTransform(), prob=prob)
+
+
+def test_color_transforms_change_the_image_alone() -> None:
+    image = np.array([[[0, 100, 200], [255, 1, 2]]], dtype=np.uint8)
+    points = np.array([[1.0, 2.0]])
+    by_array = T.ColorTransform(lambda x: 255 - x)
+    by_pillow = T.PILColorTransform(ImageOps.invert)
+    for transform in (by_array, by_pillow):
+        assert transform.apply_image(image).tolist() == [[[255, 155, 55], [0, 254, 253]]]
+        assert np.array_equal(transform.apply_segmentation(image[..., 0]), image[..., 0])
+        assert transform.apply_coords(points).tolist() == [[1, 2]]
+        assert isinstance(transform.inverse(), T.NoOpTransform)
+    with pytest.raises(ValueError):
+        T.ColorTransform(3)
 
 
 def test_random_flip_is_horizontal_or_vertical() -> None:

@@ -16,6 +16,7 @@ import pycocotools.mask as mask_util
 import torch
 from tabulate import tabulate
 
+from .. import ArgumentError
 from ..data import MetadataCatalog
 from ..data.datasets.coco import convert_to_coco_json
 from ..structures import BoxMode, Instances
@@ -138,7 +139,7 @@ class COCOEvaluator(DatasetEvaluator):
             return found
         category_ids = {index: category_id for category_id, index in mapping.items()}
         if unknown := {item["category_id"] for item in found} - set(category_ids):
-            raise ValueError(
+            raise ArgumentError(
                 f"predicted classes {sorted(unknown)}, but {self._metadata.name!r} has "
                 f"{len(category_ids)} classes: make the model's NUM_CLASSES agree with it"
             )

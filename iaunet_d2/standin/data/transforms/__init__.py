@@ -31,18 +31,20 @@ from .augmentation_impl import (
     ResizeScale,
     ResizeShortestEdge,
 )
-from .transform import ResizeTransform
+from .transform import ColorTransform, PILColorTransform, ResizeTransform
 
 __all__ = [
     "AugInput",
     "Augmentation",
     "AugmentationList",
     "BlendTransform",
+    "ColorTransform",
     "CropTransform",
     "FixedSizeCrop",
     "GridSampleTransform",
     "HFlipTransform",
     "NoOpTransform",
+    "PILColorTransform",
     "PadTransform",
     "RandomApply",
     "RandomBrightness",

@@ -9,6 +9,7 @@ from fvcore.transforms import transform as fv
 from fvcore.transforms.transform import NoOpTransform, Transform, TransformList
 from PIL import Image
 
+from ... import ArgumentError
 from .augmentation import AugInput, Augmentation, as_augmentation
 from .transform import ResizeTransform
 
@@ -20,7 +21,7 @@ class RandomApply(Augmentation):
 
     def __init__(self, tfm_or_aug: Augmentation | Transform, prob: float = 0.5) -> None:
         if not 0 <= prob <= 1:
-            raise ValueError(f"a probability is between 0 and 1, got {prob}")
+            raise ArgumentError(f"a probability is between 0 and 1, got {prob}")
         self.aug = as_augmentation(tfm_or_aug)
         self.prob = prob
 

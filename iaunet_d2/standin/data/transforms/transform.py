@@ -1,12 +1,15 @@
-"""Resizing as Pillow does it; the other transforms are fvcore's."""
+"""Resizing as Pillow does it, and any function of colours; the other transforms are fvcore's."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fvcore.transforms.transform import Transform
+from fvcore.transforms.transform import NoOpTransform, Transform
 from PIL import Image
 
-__all__ = ["ResizeTransform"]
+__all__ = ["ColorTransform", "PILColorTransform", "ResizeTransform"]
 
 _TORCH_MODES = {
     Image.Resampling.NEAREST: "nearest",
@@ -79,3 +82,44 @@ class ResizeTransform(Transform):
     def inverse(self) -> "ResizeTransform":
         """Back to the first size."""
         return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
+
+
+class ColorTransform(Transform):
+    """Change colours by any function, and nothing that belongs to the image.
+
+    Args:
+        op: from an image (H, W) or (H, W, C) to one of the same size.
+
+    Raises:
+        ValueError: ``op`` is not a function.
+    """
+
+    def __init__(self, op: Callable[[Any], Any]) -> None:
+        if not callable(op):
+            raise ValueError(f"op is a function of an image, got {op!r}")
+        super().__init__()
+        self.op = op
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """Give what the function makes of the image."""
+        return self.op(img)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Give the points (N, 2) as they are."""
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Give the labels (H, W) as they are."""
+        return segmentation
+
+    def inverse(self) -> Transform:
+        """Undo what is done to coordinates: nothing."""
+        return NoOpTransform()
+
+
+class PILColorTransform(ColorTransform):
+    """A :class:`ColorTransform` by a function of Pillow's images, as in ``PIL.ImageOps``."""
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """Give what the function makes of the image (H, W) or (H, W, 3), uint8."""
+        return np.array(self.op(Image.fromarray(img)))
