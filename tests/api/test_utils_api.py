@@ -58,6 +58,9 @@ def test_registry_and_locate() -> None:
     with pytest.raises(AssertionError, match="Lamp"):
         registry.register(Lamp)
     assert locate("torch.nn.Linear") is torch.nn.Linear
+    # A class by the module it says to be of, which its package does not show.
+    for thing in (torch.optim.SGD, torch.optim.AdamW, len):
+        assert locate(f"{thing.__module__}.{thing.__qualname__}") is thing
     with pytest.raises(ImportError):
         locate("no_such_module.Thing")
 
