@@ -124,6 +124,12 @@ def test_dataset_from_list_gives_independent_items(serialize: bool) -> None:
     assert [dataset[i] for i in range(5)] == [{"n": [i]} for i in range(5)]
 
 
+def test_dataset_from_list_packed_by_a_function() -> None:
+    dataset = DatasetFromList([3, 1, 2], serialize=torch.tensor)
+    assert len(dataset) == 3
+    assert isinstance(dataset[1], torch.Tensor) and dataset[1] == 1
+
+
 def test_map_dataset_replaces_what_the_mapper_refuses() -> None:
     dataset = MapDataset(DatasetFromList(list(range(6))), lambda x: None if x in (1, 4) else x * 10)
     assert [dataset[i] for i in (0, 2, 3, 5)] == [0, 20, 30, 50]

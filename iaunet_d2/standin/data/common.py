@@ -50,11 +50,18 @@ class DatasetFromList(Dataset):
     Args:
         lst: the items.
         copy: deep-copy an item before it is given out; packed items are new objects anyway.
-        serialize: keep the items packed in one buffer that worker processes share.
+        serialize: keep the items packed in one buffer that worker processes share; or what packs
+            them: it is given the list, and indexed from then on.
     """
 
-    def __init__(self, lst: list[Any], copy: bool = True, serialize: bool = True) -> None:
-        self._items = _PackedList(lst) if serialize else lst
+    def __init__(
+        self,
+        lst: list[Any],
+        copy: bool = True,
+        serialize: bool | Callable[[list[Any]], Any] = True,
+    ) -> None:
+        pack = serialize if callable(serialize) else _PackedList
+        self._items = pack(lst) if serialize else lst
         self._copy = copy and not serialize
 
     def __len__(self) -> int:
@@ -173,13 +180,13 @@ class AspectRatioGroupedDataset(IterableDataset):
     def __init__(self, dataset: Iterable[dict[str, Any]], batch_size: int) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
-        self._waiting: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        self._buckets: list[list[dict[str, Any]]] = [[], []]  # tall, wide
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for item in self.dataset:
             wide = item["width"] > item["height"]
-            self._waiting[wide].append(item)
-            if len(self._waiting[wide]) == self.batch_size:
+            self._buckets[wide].append(item)
+            if len(self._buckets[wide]) == self.batch_size:
                 # Emptied before yielding: what follows a yield may never run.
-                batch, self._waiting[wide] = self._waiting[wide], []
+                batch, self._buckets[wide] = self._buckets[wide], []
                 yield batch

@@ -186,15 +186,20 @@ def reduce_param_groups(params: list[ParamGroup]) -> list[ParamGroup]:
 
     A parameter in several groups takes the settings of all, the later ones winning.
     """
-    per_param: dict[nn.Parameter, dict[str, Any]] = {}
-    for group in params:
-        settings = {k: v for k, v in group.items() if k != "params"}
-        for parameter in group["params"]:
-            per_param.setdefault(parameter, {}).update(settings)
     joined: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
-    for parameter, settings in per_param.items():
-        joined.setdefault(tuple(settings.items()), []).append(parameter)
+    for single in _expand_param_groups(params):
+        members = single.pop("params")
+        joined.setdefault(tuple(single.items()), []).extend(members)
     return [{**dict(settings), "params": members} for settings, members in joined.items()]
+
+
+def _expand_param_groups(params: list[ParamGroup]) -> list[ParamGroup]:
+    """Make one group of every parameter, with the settings of all groups that it is in."""
+    per_param: dict[nn.Parameter, ParamGroup] = {}
+    for group in params:
+        for parameter in group["params"]:
+            per_param.setdefault(parameter, {}).update({**group, "params": [parameter]})
+    return list(per_param.values())
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:

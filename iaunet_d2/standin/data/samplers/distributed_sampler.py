@@ -63,10 +63,14 @@ class InferenceSampler(Sampler):
     def __init__(self, size: int) -> None:
         if size < 1:
             raise ValueError(f"size of the data set: expected at least one sample, got {size}")
-        rank, processes = comm.get_rank(), comm.get_world_size()
-        share, rest = divmod(size, processes)
+        self._local_indices = self._get_local_indices(size, comm.get_world_size(), comm.get_rank())
+
+    @staticmethod
+    def _get_local_indices(total_size: int, world_size: int, rank: int) -> range:
+        """Say which of ``total_size`` samples belong to a process."""
+        share, rest = divmod(total_size, world_size)
         start = rank * share + min(rank, rest)
-        self._local_indices = range(start, start + share + (rank < rest))
+        return range(start, start + share + (rank < rest))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._local_indices)
