@@ -27,7 +27,11 @@ if [ ! -f "$tests/test_engine.py" ]; then
     exit 2
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-python=$(command -v "${PYTHON:-python}")
+python=$(command -v "${PYTHON:-python}") || {
+    echo "no interpreter \"${PYTHON:-python}\": set PYTHON to one that has iaunet-d2's dependencies" >&2
+    exit 2
+}
+case $python in /*) ;; *) python=$PWD/$python ;; esac
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
