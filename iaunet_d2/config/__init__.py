@@ -11,6 +11,7 @@ from .iau_net import add_iau_net
 from .iaunet import add_iaunet
 from .iaunet_v1 import add_iaunet_v1
 from .maunet import add_maunet
+from .parts import add_parts
 from .vsm import add_vsm
 
 # Beginnings of the names of this package's meta-architectures, which all read MODEL.NUM_CLASSES;
@@ -50,6 +51,7 @@ def without_part_weights(cfg: CN) -> None:
 def add_iaunet_config(cfg: CN) -> None:
     """Add every key of iaunet_d2 to ``cfg``, and this project's defaults of Detectron2's keys."""
     add_common(cfg)
+    add_parts(cfg)
     add_iaunet(cfg)
     add_iaunet_v1(cfg)
     add_iau_net(cfg)

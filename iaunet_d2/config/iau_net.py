@@ -10,7 +10,8 @@ def add_iau_net(cfg: CN) -> None:
     cfg.MODEL.IAU_NET.WIDTHS = [64, 128, 256, 512, 1024]
     # "" is the encoder of residual units; else a timm model with a map at stride 2, such as
     # resnet34 (weights: MODEL.TIMM.PRETRAINED, MODEL.TIMM.CHECKPOINT): all levels but the finest
-    # are its maps, and have its channels in place of the WIDTHS.
+    # are its maps, and have its channels in place of the WIDTHS. Another MODEL.BACKBONE.NAME than
+    # timm's builder does the same.
     cfg.MODEL.IAU_NET.ENCODER = ""
     # Attention gate: "literal" (equation 2), "oktay" (Attention U-Net) or "none".
     cfg.MODEL.IAU_NET.GATE = "literal"

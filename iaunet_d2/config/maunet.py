@@ -7,7 +7,7 @@ def add_maunet(cfg: CN) -> None:
     """Add the keys."""
     own = cfg.MODEL.MAUNET = CN()
     # timm encoders with a map at stride 2 (ResNets), one per network; the outputs of several are
-    # averaged. () is one network with MODEL.TIMM.NAME.
+    # averaged. () is one network with MODEL.BACKBONE.
     own.ENCODERS = ()
     # The last stride that each encoder is built to: 32, 16 or 8 (a single number serves all).
     own.LAST_STRIDES = (32,)

@@ -1,14 +1,16 @@
 """What every meta-architecture of this package shares: batch dicts in, losses or Instances out."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.modeling import Backbone
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 from torch import Tensor, nn
 
-from ..networks import ScoredMasks, Target, TimmBackbone, fold_batch_norms
+from ..networks import ScoredMasks, Target, fold_batch_norms
 from .preprocess import normalize_images
 
 SIZE_DIVISIBILITY = 32
@@ -60,6 +62,16 @@ class SegmentationModel(nn.Module, ABC):
             "pixel_std": list(cfg.MODEL.PIXEL_STD),
             "normalize": cfg.INPUT.NORMALIZE,
         }
+
+    @property
+    def size_divisibility(self) -> int:
+        """Least common multiple of 32 and what the backbone asks for; it divides the input."""
+        asked = [
+            module.size_divisibility
+            for module in self.network.modules()
+            if isinstance(module, Backbone)
+        ]
+        return math.lcm(SIZE_DIVISIBILITY, *(value for value in asked if value > 0))
 
     @property
     def device(self) -> torch.device:
@@ -145,7 +157,7 @@ class SegmentationModel(nn.Module, ABC):
         """Normalised images in one tensor, padded at the right and the bottom by zeros."""
         tensors = [x["image"].to(self.device) for x in batched_inputs]
         tensors = normalize_images(tensors, self.pixel_mean, self.pixel_std, self.normalize)
-        images = ImageList.from_tensors(tensors, SIZE_DIVISIBILITY)
+        images = ImageList.from_tensors(tensors, self.size_divisibility)
         images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
         return images
 
@@ -186,15 +198,3 @@ def to_instances(found: ScoredMasks, device: torch.device) -> Instances:
     instances.scores = found.scores.to(device)
     instances.pred_classes = found.classes.to(device)
     return instances
-
-
-def build_backbone(cfg: Any) -> TimmBackbone:
-    """The backbone that a config describes."""
-    timm_cfg = cfg.MODEL.TIMM
-    return TimmBackbone(
-        timm_cfg.NAME,
-        len(cfg.MODEL.PIXEL_MEAN),
-        timm_cfg.PRETRAINED,
-        timm_cfg.CHECKPOINT,
-        timm_cfg.DROP_PATH_RATE,
-    )

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..networks import (
     AttentionUNet,
-    TimmBackbone,
     components,
     focal_tversky_loss,
     grown,
     without_holes,
     without_small,
 )
+from .backbones import TIMM_BUILDER, build_backbone, timm_backbone
 from .base import SIZE_DIVISIBILITY
 from .label_map import LabelMapModel
 
@@ -159,17 +159,10 @@ def build_network(cfg: Any) -> AttentionUNet:
             f"more, as images are padded to multiples of {SIZE_DIVISIBILITY} pixels"
         )
     backbone = None
-    if own.ENCODER:
-        timm_cfg = cfg.MODEL.TIMM
-        backbone = TimmBackbone(
-            own.ENCODER,
-            channels,
-            timm_cfg.PRETRAINED,
-            timm_cfg.CHECKPOINT,
-            timm_cfg.DROP_PATH_RATE,
-            strides,
-            f"{KEY}.ENCODER",
-        )
+    if cfg.MODEL.BACKBONE.NAME != TIMM_BUILDER:
+        backbone = build_backbone(cfg, strides)
+    elif own.ENCODER:
+        backbone = timm_backbone(cfg, strides, own.ENCODER, f"{KEY}.ENCODER")
     return AttentionUNet(
         channels,
         1 + cfg.MODEL.NUM_CLASSES + int(own.BOUNDARY),

@@ -3,12 +3,14 @@
 from typing import Any
 
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor, nn
 
-from ..networks import IAUNetOutput, IAUNetwork, PixelDecoder, QueryDecoder, SetCriterion
-from .base import build_backbone
+from ..networks import PixelDecoder, QueryDecoder, QueryNetwork, QueryOutput
+from .backbones import build_backbone
 from .mask_queries import CountedForward, MaskQueryModel, build_criterion, inference_arguments
+from .pixel_decoders import build_pixel_decoder
+from .query_decoders import build_query_decoder
 
 
 @META_ARCH_REGISTRY.register()
@@ -16,8 +18,12 @@ class IAUNet(MaskQueryModel):
     """IAUNet: training gives a dict of weighted losses, inference one ``Instances`` per image.
 
     Args:
-        network: the network proper.
-        criterion, pixel_mean, pixel_std, normalize: see :class:`~.mask_queries.MaskQueryModel`.
+        backbone: gives maps by name.
+        pixel_decoder: reads these maps.
+        query_decoder: built for the pixel decoder's ``output_shape()``.
+        criterion: matching and losses, called with predictions, mask features and targets;
+            :class:`~iaunet_d2.networks.SetCriterion` or one of your own.
+        pixel_mean, pixel_std, normalize: see :class:`~.base.SegmentationModel`.
         deep_supervision: supervise every query block, not only the last.
         aux_at_inference: compute the auxiliary masks at inference too, only to count as the paper
             did.
@@ -25,14 +31,16 @@ class IAUNet(MaskQueryModel):
             :func:`~iaunet_d2.networks.rescored_instances`.
     """
 
-    network: IAUNetwork
+    network: QueryNetwork
 
     @configurable
     def __init__(
         self,
         *,
-        network: IAUNetwork,
-        criterion: SetCriterion,
+        backbone: Backbone,
+        pixel_decoder: PixelDecoder,
+        query_decoder: QueryDecoder,
+        criterion: nn.Module,
         pixel_mean: list[float],
         pixel_std: list[float],
         normalize: str = "dataset",
@@ -44,7 +52,7 @@ class IAUNet(MaskQueryModel):
         nms_threshold: float = 0.0,
     ) -> None:
         super().__init__(
-            network=network,
+            network=QueryNetwork(backbone, pixel_decoder, query_decoder),
             criterion=criterion,
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
@@ -59,10 +67,14 @@ class IAUNet(MaskQueryModel):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Arguments of the constructor from a config."""
-        own = cfg.MODEL.IAUNET
+        """Return the constructor's arguments."""
+        own, backbone = cfg.MODEL.IAUNET, build_backbone(cfg)
+        pixel_decoder = build_pixel_decoder(cfg, backbone.output_shape(), "IAUNetPixelDecoder")
+        levels = pixel_decoder.output_shape()
         return {
-            "network": build_network(cfg),
+            "backbone": backbone,
+            "pixel_decoder": pixel_decoder,
+            "query_decoder": build_query_decoder(cfg, levels, "IAUNetQueryDecoder"),
             "criterion": build_criterion(cfg.MODEL.NUM_CLASSES, own.LOSS),
             **cls.pixel_arguments(cfg),
             "deep_supervision": own.LOSS.DEEP_SUPERVISION,
@@ -70,12 +82,12 @@ class IAUNet(MaskQueryModel):
             **inference_arguments(cfg, own),
         }
 
-    def supervised(self, images: Tensor, padding: Tensor | None) -> IAUNetOutput:
-        """The network's output with every prediction that is trained."""
+    def supervised(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
+        """Run the network with every prediction that is trained."""
         return self.network(images, padding, self.deep_supervision)
 
-    def final(self, images: Tensor, padding: Tensor | None) -> IAUNetOutput:
-        """The network's output at inference."""
+    def final(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
+        """Run the network as at inference."""
         output = self.network(images, padding, self.aux_at_inference)
         if self.aux_at_inference:
             for i in range(len(output.predictions) - 1):
@@ -83,35 +95,5 @@ class IAUNet(MaskQueryModel):
         return output
 
     def counted(self, train_mode: bool) -> nn.Module:
-        """The network up to last masks of the input's size."""
+        """Return the network up to last masks of the input's size."""
         return CountedForward(self.network, train_mode or self.aux_at_inference)
-
-
-def build_network(cfg: Any) -> IAUNetwork:
-    """The network that a config describes."""
-    own, backbone = cfg.MODEL.IAUNET, build_backbone(cfg)
-    pixel_decoder = PixelDecoder(
-        backbone.channels,
-        own.HIDDEN_DIM,
-        own.MASK_BRANCH,
-        own.COORD_CONV,
-        own.SE_REDUCTION if own.SE else 0,
-        own.SKIP,
-        own.RESIDUAL,
-        own.SEPARABLE,
-    )
-    query_decoder = QueryDecoder(
-        own.HIDDEN_DIM,
-        own.NUM_QUERIES,
-        cfg.MODEL.NUM_CLASSES,
-        len(pixel_decoder.levels),
-        own.BLOCKS_PER_LEVEL,
-        own.BLOCK_ORDER,
-        own.NUM_HEADS,
-        own.FFN_DIM,
-        own.DROPOUT,
-        own.MASKED_ATTENTION,
-        own.QUERY_INIT,
-        own.MASK_WINDOW,
-    )
-    return IAUNetwork(backbone, pixel_decoder, query_decoder)

@@ -17,9 +17,11 @@ from ..networks import (
     ScoredMasks,
     SetCriterion,
     logits_of_queries,
+    maps_at,
     rescored_queries,
 )
-from .base import build_backbone, output_size
+from .backbones import build_backbone
+from .base import output_size
 from .mask_queries import MaskQueryModel, build_criterion, inference_arguments
 from .preprocess import padding_mask
 
@@ -132,14 +134,15 @@ class IAUNetV1(MaskQueryModel):
 def build_network(cfg: Any) -> IAUNetV1Network:
     """The network that a config describes."""
     own, backbone = cfg.MODEL.IAUNETV1, build_backbone(cfg)
+    channels = maps_at(backbone.output_shape()).channels
     pixel_decoder = DualPixelDecoder(
-        backbone.channels, own.HIDDEN_DIM, own.SE_REDUCTION if own.SE else 0, own.COORD_CONV
+        channels, own.HIDDEN_DIM, own.SE_REDUCTION if own.SE else 0, own.COORD_CONV
     )
     query_decoder = DualPathDecoder(
         own.HIDDEN_DIM,
         own.NUM_QUERIES,
         cfg.MODEL.NUM_CLASSES,
-        len(backbone.channels),
+        len(channels),
         own.NUM_HEADS,
         own.FFN_DIM,
         own.DROPOUT,

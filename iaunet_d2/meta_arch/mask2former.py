@@ -2,31 +2,38 @@
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList
-from torch import Tensor, nn
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from torch import Tensor
 
 from ..networks import (
     Mask2FormerNetwork,
-    Mask2FormerOutput,
     Mask2FormerSettings,
-    ScoredMasks,
-    rescored_masks,
+    PixelDecoder,
+    QueryDecoder,
+    QueryOutput,
+    maps_at,
+    one_model,
 )
-from .base import SegmentationModel, build_backbone, output_size
+from .backbones import build_backbone
+from .mask_queries import MaskQueryModel, inference_arguments
+from .pixel_decoders import build_pixel_decoder
+from .query_decoders import build_query_decoder
+
+PIXEL_DECODER, QUERY_DECODER = "MSDeformAttnPixelDecoder", "MultiScaleMaskedTransformerDecoder"
 
 
 @META_ARCH_REGISTRY.register()
-class Mask2Former(SegmentationModel):
-    """transformers' Mask2Former on this package's backbones (Cheng et al., CVPR 2022).
+class Mask2Former(MaskQueryModel):
+    """transformers' Mask2Former on any backbone (Cheng et al., CVPR 2022), with its losses.
 
     Scores, the choice of the best, thresholds and suppression are the code that IAUNet uses.
 
     Args:
-        network: the network proper, with its losses.
+        backbone: gives maps by name.
+        pixel_decoder: reads these maps.
+        query_decoder: built for the pixel decoder's ``output_shape()``.
+        settings: loss weights and points.
         pixel_mean, pixel_std, normalize: see :class:`~.base.SegmentationModel`.
         max_instances, mask_threshold, score_threshold, nms_threshold: see
             :func:`~iaunet_d2.networks.rescored_masks`.
@@ -38,7 +45,10 @@ class Mask2Former(SegmentationModel):
     def __init__(
         self,
         *,
-        network: Mask2FormerNetwork,
+        backbone: Backbone,
+        pixel_decoder: PixelDecoder,
+        query_decoder: QueryDecoder,
+        settings: Mask2FormerSettings,
         pixel_mean: list[float],
         pixel_std: list[float],
         normalize: str = "dataset",
@@ -48,78 +58,62 @@ class Mask2Former(SegmentationModel):
         nms_threshold: float = 0.0,
     ) -> None:
         super().__init__(
-            network=network, pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize
+            network=Mask2FormerNetwork(backbone, pixel_decoder, query_decoder, settings),
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            normalize=normalize,
+            max_instances=max_instances,
+            mask_threshold=mask_threshold,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
         )
-        self.inference_settings: dict[str, Any] = {
-            "max_instances": max_instances,
-            "mask_threshold": mask_threshold,
-            "score_threshold": score_threshold,
-            "nms_threshold": nms_threshold,
-        }
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Arguments of the constructor from a config."""
-        own = cfg.MODEL.MASK2FORMER
+        """Return the constructor's arguments."""
+        backbone, settings = build_backbone(cfg), network_settings(cfg)
+        pixel_decoder, query_decoder = _decoders(cfg, backbone, settings)
         return {
-            "network": Mask2FormerNetwork(build_backbone(cfg), network_settings(cfg)),
+            "backbone": backbone,
+            "pixel_decoder": pixel_decoder,
+            "query_decoder": query_decoder,
+            "settings": settings,
             **cls.pixel_arguments(cfg),
-            "max_instances": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "mask_threshold": own.MASK_THRESHOLD,
-            "score_threshold": own.SCORE_THRESH,
-            "nms_threshold": own.MASK_NMS_THRESH,
+            **inference_arguments(cfg, cfg.MODEL.MASK2FORMER),
         }
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Weighted losses of a batch with ground truth, in training and in evaluation mode."""
-        images, output = self._run(batched_inputs)
+        images, output = self.run(self.supervised, batched_inputs)
         return self.network.losses(output, self.targets(batched_inputs, images))
 
-    @torch.no_grad()
-    def segment(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
-        """Scored instances of each image at its original size, masks as crops on the CPU."""
-        images, output = self._run(batched_inputs)
-        padded_size = (images.tensor.shape[-2], images.tensor.shape[-1])
-        results = []
-        for i, (inputs, image_size) in enumerate(
-            zip(batched_inputs, images.image_sizes, strict=True)
-        ):
-            found = rescored_masks(
-                output.class_logits[-1][i],
-                output.mask_logits[-1][i].__getitem__,
-                padded_size,
-                image_size,
-                output_size(inputs, image_size),
-                **self.inference_settings,
-            )
-            results.append(found)
-        return results
+    def supervised(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
+        """Run the network with the predictions of every layer."""
+        return self.network(images, padding, True)
 
-    def counted(self, train_mode: bool) -> nn.Module:
-        """The network up to last masks of the input's size; it predicts after every layer."""
-        return _CountedForward(self.network)
-
-    def _run(self, batched_inputs: list[dict[str, Any]]) -> tuple[ImageList, Mask2FormerOutput]:
-        images = self.preprocess(batched_inputs)
-        return images, self.network(images.tensor)
+    def final(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
+        """Run the network as at inference."""
+        return self.network(images, padding, False)
 
 
-class _CountedForward(nn.Module):
-    """The network as a function of one tensor, up to last masks of the input's size."""
+def _decoders(
+    cfg: Any, backbone: Backbone, settings: Mask2FormerSettings
+) -> tuple[PixelDecoder, QueryDecoder]:
+    """Build both decoders; the published pair as parts of one model of transformers."""
 
-    def __init__(self, network: Mask2FormerNetwork) -> None:
-        super().__init__()
-        self.network = network
+    def build() -> tuple[PixelDecoder, QueryDecoder]:
+        pixel_decoder = build_pixel_decoder(cfg, backbone.output_shape(), PIXEL_DECODER)
+        return pixel_decoder, build_query_decoder(cfg, pixel_decoder.output_shape(), QUERY_DECODER)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        output = self.network(images)
-        masks = output.mask_logits[-1]
-        raised = F.interpolate(masks, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return [*output.class_logits, *output.mask_logits[:-1], raised]
+    names = cfg.MODEL.PIXEL_DECODER.NAME, cfg.MODEL.QUERY_DECODER.NAME
+    if names[0] in ("", PIXEL_DECODER) and names[1] in ("", QUERY_DECODER):
+        with one_model(maps_at(backbone.output_shape()).channels, settings):
+            return build()
+    return build()
 
 
 def network_settings(cfg: Any) -> Mask2FormerSettings:
-    """What a config says of the network and its losses."""
+    """Read the sizes of the network and the weights of its losses."""
     own, loss = cfg.MODEL.MASK2FORMER, cfg.MODEL.MASK2FORMER.LOSS
     return Mask2FormerSettings(
         num_classes=cfg.MODEL.NUM_CLASSES,

@@ -1,4 +1,4 @@
-"""What models share whose queries each predict a class and a mask: IAUNet and IAUNet v1."""
+"""What models share whose queries each predict a class and a mask."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ..networks import CostWeights, IAUNetOutput, ScoredMasks, SetCriterion, rescored_instances
+from ..networks import CostWeights, QueryOutput, ScoredMasks, SetCriterion, rescored_instances
 from .base import SegmentationModel, output_size
 from .preprocess import padding_mask
 
@@ -18,8 +18,9 @@ class MaskQueryModel(SegmentationModel):
     """A network of queries, matching and losses, and instances rescored by their masks.
 
     Args:
-        network: the network proper; it gives :class:`~iaunet_d2.networks.IAUNetOutput`.
-        criterion: matching and losses.
+        network: the network proper; it gives :class:`~iaunet_d2.networks.QueryOutput`.
+        criterion: matching and losses, called with predictions, mask features and targets; None
+            where the model overrides :meth:`losses`.
         pixel_mean, pixel_std, normalize: see :class:`~.base.SegmentationModel`.
         max_instances, mask_threshold, score_threshold, nms_threshold: see
             :func:`~iaunet_d2.networks.rescored_instances`.
@@ -29,7 +30,7 @@ class MaskQueryModel(SegmentationModel):
         self,
         *,
         network: nn.Module,
-        criterion: SetCriterion,
+        criterion: nn.Module | None = None,
         pixel_mean: list[float],
         pixel_std: list[float],
         normalize: str,
@@ -41,7 +42,7 @@ class MaskQueryModel(SegmentationModel):
         super().__init__(
             network=network, pixel_mean=pixel_mean, pixel_std=pixel_std, normalize=normalize
         )
-        self.criterion = criterion
+        self.criterion: Any = criterion
         self.inference_settings: dict[str, Any] = {
             "max_instances": max_instances,
             "mask_threshold": mask_threshold,
@@ -50,7 +51,7 @@ class MaskQueryModel(SegmentationModel):
         }
 
     @abstractmethod
-    def supervised(self, images: Tensor, padding: Tensor | None) -> IAUNetOutput:
+    def supervised(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
         """The network's output with every prediction that is trained.
 
         Args:
@@ -59,7 +60,7 @@ class MaskQueryModel(SegmentationModel):
         """
 
     @abstractmethod
-    def final(self, images: Tensor, padding: Tensor | None) -> IAUNetOutput:
+    def final(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
         """The network's output at inference; arguments as of :meth:`supervised`."""
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -90,9 +91,9 @@ class MaskQueryModel(SegmentationModel):
 
     def run(
         self,
-        network: Callable[[Tensor, Tensor | None], IAUNetOutput],
+        network: Callable[[Tensor, Tensor | None], QueryOutput],
         batched_inputs: list[dict[str, Any]],
-    ) -> tuple[ImageList, IAUNetOutput]:
+    ) -> tuple[ImageList, QueryOutput]:
         """The batch as the network sees it, and what :meth:`supervised` or :meth:`final` gives."""
         images = self.preprocess(batched_inputs)
         return images, network(images.tensor, padding_mask(images))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..networks import DistanceSettings, MAUNetEnsemble, MAUNetwork, TimmBackbone
+from ..networks import DistanceSettings, MAUNetEnsemble, MAUNetwork
 from ..networks.maunet import MIN_SIDE
+from .backbones import TIMM_BUILDER, build_backbone, timm_backbone
 from .base import SIZE_DIVISIBILITY
 
 KEY = "MODEL.MAUNET"
@@ -55,7 +56,12 @@ def build_network(cfg: Any) -> MAUNetwork | MAUNetEnsemble:
         CheckpointError: a file of ``MEMBER_WEIGHTS`` does not fit.
     """
     own = cfg.MODEL.MAUNET
-    names = tuple(own.ENCODERS) or (cfg.MODEL.TIMM.NAME,)
+    names = tuple(own.ENCODERS) or ("",)
+    if own.ENCODERS and cfg.MODEL.BACKBONE.NAME != TIMM_BUILDER:
+        raise ValueError(
+            f"{KEY}.ENCODERS {names} are timm's, and MODEL.BACKBONE.NAME is "
+            f"{cfg.MODEL.BACKBONE.NAME!r}: set {KEY}.ENCODERS () for one network with that backbone"
+        )
     last = tuple(own.LAST_STRIDES) * (len(names) if len(own.LAST_STRIDES) == 1 else 1)
     if len(last) != len(names) or any(stride not in (8, 16, 32) for stride in last):
         raise ValueError(
@@ -74,18 +80,23 @@ def build_network(cfg: Any) -> MAUNetwork | MAUNetEnsemble:
 
 
 def _member(cfg: Any, name: str, last_stride: int) -> MAUNetwork:
-    timm_cfg, channels = cfg.MODEL.TIMM, len(cfg.MODEL.PIXEL_MEAN)
+    """Build one network; ``name`` is its timm encoder's, empty for ``MODEL.BACKBONE``."""
     strides = [stride for stride in (2, 4, 8, 16, 32) if stride <= last_stride]
-    backbone = TimmBackbone(
-        name,
-        channels,
-        timm_cfg.PRETRAINED and not cfg.MODEL.MAUNET.MEMBER_WEIGHTS,
-        timm_cfg.CHECKPOINT,
-        timm_cfg.DROP_PATH_RATE,
-        strides,
-        f"{KEY}.ENCODERS" if cfg.MODEL.MAUNET.ENCODERS else "MODEL.TIMM.NAME",
+    if cfg.MODEL.MAUNET.MEMBER_WEIGHTS:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.TIMM.PRETRAINED = False
+    if name:
+        backbone = timm_backbone(cfg, strides, name, f"{KEY}.ENCODERS")
+    else:
+        backbone = build_backbone(cfg, strides)
+    return MAUNetwork(
+        backbone,
+        cfg.MODEL.NUM_CLASSES,
+        cfg.MODEL.MAUNET.WIDTH,
+        len(cfg.MODEL.PIXEL_MEAN),
+        last_stride,
     )
-    return MAUNetwork(backbone, cfg.MODEL.NUM_CLASSES, cfg.MODEL.MAUNET.WIDTH, channels)
 
 
 def load_members(

@@ -14,7 +14,7 @@ from ..networks import (
     PointRendSettings,
     RCNNSettings,
 )
-from .base import build_backbone
+from .backbones import build_backbone
 from .regions import RegionModel
 
 

@@ -21,6 +21,7 @@ from ..networks import (
     fold_batch_norms,
     without_overlaps,
 )
+from .backbones import build_backbone
 from .base import SIZE_DIVISIBILITY
 from .regions import RegionModel
 
@@ -75,9 +76,8 @@ class VSM(RegionModel):
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         """Arguments of the constructor from a config."""
         own = cfg.MODEL.VSM
-        network = VSMNetwork(
-            YOLOX(detector_settings(cfg)), CropUNet(segmenter_settings(cfg)), vsm_settings(cfg)
-        )
+        detector = YOLOX(detector_settings(cfg), build_backbone(cfg, (8, 16, 32)))
+        network = VSMNetwork(detector, CropUNet(segmenter_settings(cfg)), vsm_settings(cfg))
         for part in ("detector", "segmenter"):
             key = f"{part.upper()}_WEIGHTS"
             if own[key]:

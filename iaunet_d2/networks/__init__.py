@@ -1,37 +1,35 @@
 """Pure PyTorch networks: tensors in, tensors out; no detectron2, nothing else of the package."""
 
-from .backbone import BackboneWeightsError, TimmBackbone
+from .backbone import BackboneWeightsError, TimmPyramid
 from .criterion import SetCriterion, Target, dice_loss
 from .crop_unet import CropUNet, CropUNetSettings
 from .crops import with_boxes
+from .csp_darknet import CSPDarknet
 from .dense_targets import DENSE_TARGETS, DenseTarget, dense_target
 from .dual_path import DualPathDecoder
 from .fold import fold_batch_norms
 from .iau_net import AttentionUNet
-from .iaunet import IAUNetOutput, IAUNetwork
 from .iaunet_v1 import DualPixelDecoder, IAUNetV1Network, IAUNetV1Output
 from .inference import logits_of_queries, rescored_instances, rescored_masks, rescored_queries
 from .label_maps import components, grown, scored_label_map, without_holes, without_small
-from .mask2former import (
-    Mask2FormerNetwork,
-    Mask2FormerOutput,
-    Mask2FormerSettings,
-    MissingExtraError,
-)
+from .maps import STRIDES, MapSelection, MapShape, MissingStrideError, ShapedBackbone, maps_at
+from .mask2former import DeformablePixelDecoder, Mask2FormerNetwork, MaskedQueryDecoder
 from .mask_branch import ConvMaskBranch, MaskBranch
 from .matcher import CostWeights, Match, dice_cost, hungarian, mask_cost, matching_costs
 from .maunet import MAUNetEnsemble, MAUNetOutput, MAUNetwork, mean_output, outputs_of
 from .maunet_instances import DistanceSettings, distance_instances
 from .maunet_loss import consistency_loss, supervised_losses
 from .paste import paste_masks
-from .pixel_decoder import PixelDecoder
+from .pixel_decoder import PixelDecoder, PyramidPixelDecoder, UNetPixelDecoder
 from .point_rend import PointMaskBranch, PointRendSettings
 from .points import grid_points, sample_points, subdivided, uncertain_points
 from .position import sine_position_encoding
-from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
+from .query_decoder import LevelQueryDecoder, QueryDecoder, QueryPrediction, mask_logits
+from .query_network import QueryNetwork, QueryOutput
 from .rcnn import RCNN, Detections, RCNNSettings, RegionTarget
 from .scored_masks import ScoredMasks, mask_nms
 from .sliding_window import mirror_pad, multi_scale, padded_side, sliding_window
+from .transformers_parts import Mask2FormerSettings, MissingExtraError, one_model
 from .tversky import focal_tversky_loss
 from .vsm import VSMNetwork, VSMSettings, without_overlaps
 from .yolox import YOLOX, Detected, YOLOXSettings
@@ -40,44 +38,54 @@ from .yolox_loss import BoxTarget
 __all__ = [
     "DENSE_TARGETS",
     "RCNN",
+    "STRIDES",
     "YOLOX",
     "AttentionUNet",
     "BackboneWeightsError",
     "BoxTarget",
+    "CSPDarknet",
     "ConvMaskBranch",
     "CostWeights",
     "CropUNet",
     "CropUNetSettings",
+    "DeformablePixelDecoder",
     "DenseTarget",
     "Detected",
     "Detections",
     "DistanceSettings",
     "DualPathDecoder",
     "DualPixelDecoder",
-    "IAUNetOutput",
     "IAUNetV1Network",
     "IAUNetV1Output",
-    "IAUNetwork",
+    "LevelQueryDecoder",
     "MAUNetEnsemble",
     "MAUNetOutput",
     "MAUNetwork",
+    "MapSelection",
+    "MapShape",
     "Mask2FormerNetwork",
-    "Mask2FormerOutput",
     "Mask2FormerSettings",
     "MaskBranch",
+    "MaskedQueryDecoder",
     "Match",
     "MissingExtraError",
+    "MissingStrideError",
     "PixelDecoder",
     "PointMaskBranch",
     "PointRendSettings",
+    "PyramidPixelDecoder",
     "QueryDecoder",
+    "QueryNetwork",
+    "QueryOutput",
     "QueryPrediction",
     "RCNNSettings",
     "RegionTarget",
     "ScoredMasks",
     "SetCriterion",
+    "ShapedBackbone",
     "Target",
-    "TimmBackbone",
+    "TimmPyramid",
+    "UNetPixelDecoder",
     "VSMNetwork",
     "VSMSettings",
     "YOLOXSettings",
@@ -93,6 +101,7 @@ __all__ = [
     "grown",
     "hungarian",
     "logits_of_queries",
+    "maps_at",
     "mask_cost",
     "mask_logits",
     "mask_nms",
@@ -100,6 +109,7 @@ __all__ = [
     "mean_output",
     "mirror_pad",
     "multi_scale",
+    "one_model",
     "outputs_of",
     "padded_side",
     "paste_masks",

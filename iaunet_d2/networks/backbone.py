@@ -10,15 +10,15 @@ import timm
 import torch
 from torch import Tensor, nn
 
-STRIDES = (4, 8, 16, 32)
+from .maps import STRIDES, map_name, map_shapes
 
 
 class BackboneWeightsError(ValueError):
     """Backbone weights that were asked for could not be had."""
 
 
-class TimmBackbone(nn.Module):
-    """Maps at some strides of any timm model with ``features_only``.
+class TimmPyramid(nn.Module):
+    """Maps at some strides of any timm model with ``features_only``: ``res2`` at stride 4 …
 
     Channels-last maps (Swin) are permuted, and get one channel LayerNorm per level as in
     Mask2Former and in the authors' IAUNet.
@@ -76,16 +76,24 @@ class TimmBackbone(nn.Module):
             _load_checkpoint(self.body, checkpoint)
         self.channels: list[int] = list(info.channels())
         self.channels_last = "NHWC" in str(getattr(self.body, "output_fmt", ""))
+        self.strides = tuple(strides)
         norms = [nn.LayerNorm(c) if self.channels_last else nn.Identity() for c in self.channels]
         self.norms = nn.ModuleList(norms)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, C, H, W), H and W divisible by the last stride, to maps (B, C_i, H/s, W/s)."""
+    def output_shape(self) -> dict[str, Any]:
+        """Return channels and stride of each map by its name."""
+        return dict(map_shapes(self.channels, self.strides))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Turn images (B, C, H, W), sides divisible by the last stride, into maps by name.
+
+        A map at stride s is (B, C_s, H/s, W/s).
+        """
         maps = [norm(m) for norm, m in zip(self.norms, self.body(images), strict=True)]
         if self.channels_last:
             # (B, H, W, C) -> (B, C, H, W), which leaves the values where they are.
             maps = [m.permute(0, 3, 1, 2) for m in maps]
-        return maps
+        return {map_name(stride): m for stride, m in zip(self.strides, maps, strict=True)}
 
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any], key: str) -> nn.Module:

@@ -5,10 +5,13 @@ The sizes of the family differ in two numbers: a depth (blocks per stage) and a 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .maps import map_shapes
 
 BATCH_NORM_EPS = 1e-3
 SPP_SIZES = (5, 9, 13)
@@ -132,8 +135,12 @@ class CSPDarknet(nn.Module):
             CSPLayer(c32, c32, blocks, shortcut=False),
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, H, W), H and W divisible by 32, to maps at strides 8, 16 and 32."""
+    def output_shape(self) -> dict[str, Any]:
+        """Return channels and stride of each map by its name."""
+        return dict(map_shapes(self.channels, (8, 16, 32)))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Turn images (B, C, H, W), H and W divisible by 32, into maps at strides 8, 16 and 32."""
         at8 = self.stage8(self.stage4(self.stem(space_to_depth(images))))
         at16 = self.stage16(at8)
-        return at8, at16, self.stage32(at16)
+        return {"res3": at8, "res4": at16, "res5": self.stage32(at16)}

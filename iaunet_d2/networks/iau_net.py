@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 from .attention_gate import build_gate, joined
-from .backbone import TimmBackbone
+from .maps import ShapedBackbone
+from .stem import StemmedMaps
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -107,10 +108,12 @@ class AttentionUNet(nn.Module):
         gate: "literal", "oktay" or "none".
         deformable: the second convolution of the last unit is deformable.
         backbone: maps at strides 2, 4, ..., one for each level but the finest, in place of the
-            encoder's own; their channels are the widths.
+            encoder's own; their channels are the widths. Where it lacks stride 2, a convolution of
+            the image makes that map.
 
     Raises:
-        ValueError: fewer than two widths, or a backbone of another number of levels.
+        ValueError: fewer than two widths.
+        MissingStrideError: the backbone lacks one of the strides from 4 on.
     """
 
     def __init__(
@@ -120,19 +123,17 @@ class AttentionUNet(nn.Module):
         widths: Sequence[int] = WIDTHS,
         gate: str = "literal",
         deformable: bool = True,
-        backbone: TimmBackbone | None = None,
+        backbone: ShapedBackbone | None = None,
     ) -> None:
         super().__init__()
         if len(widths) < 2:
             raise ValueError(f"widths {tuple(widths)}: a U-net has two levels or more")
         own = tuple(widths)
+        self.maps: StemmedMaps | None = None
         if backbone is not None:
-            if len(backbone.channels) != len(widths) - 1:
-                raise ValueError(
-                    f"widths {tuple(widths)} and a backbone of {len(backbone.channels)} maps; it "
-                    "must have one for each width but the first"
-                )
-            own, widths = own[:1], (widths[0], *backbone.channels)
+            strides = [2**level for level in range(1, len(own))]
+            self.maps = StemmedMaps(backbone.output_shape(), strides, in_channels)
+            own, widths = own[:1], (widths[0], *self.maps.channels)
         self.encoder = nn.ModuleList(
             ResidualUnit(before, after)
             for before, after in zip((in_channels, *own), own, strict=False)
@@ -163,8 +164,8 @@ class AttentionUNet(nn.Module):
         for level, unit in enumerate(self.encoder):
             features = unit(self.pool(features) if level else features)
             skips.append(features)
-        if self.backbone is not None:
-            skips.extend(self.backbone(images))
+        if self.backbone is not None and self.maps is not None:
+            skips.extend(self.maps(images, self.backbone(images)))
         features = skips[-1]
         for unit, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
             features = unit(features, skip)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .backbone import TimmBackbone
 from .dual_path import DualPathDecoder, DualPathState
-from .iaunet import IAUNetOutput
 from .layers import ConvBlock, coordinate_channels, init_kaiming, upsample
+from .maps import ShapedBackbone, maps_at
 from .pixel_decoder import DecoderLevel
+from .query_network import QueryOutput
 
 
 class FeatureBranch(nn.Module):
@@ -78,7 +78,7 @@ class DualPixelDecoder(nn.Module):
         widths = [*skips[1:], skips[-1]]
         coarser = [0, *widths[:-1]]
         self.levels = nn.ModuleList(
-            DecoderLevel(skip, before, width, coord_conv, se_reduction)
+            DecoderLevel(skip, before, width, coord_conv=coord_conv, se_reduction=se_reduction)
             for skip, before, width in zip(skips, coarser, widths, strict=True)
         )
         self.instance_branches = nn.ModuleList(
@@ -110,7 +110,7 @@ class DualPixelDecoder(nn.Module):
 
 
 @dataclass
-class IAUNetV1Output(IAUNetOutput):
+class IAUNetV1Output(QueryOutput):
     """What the network gives for a batch: one prediction, and where its queries came from.
 
     Attributes:
@@ -129,12 +129,13 @@ class IAUNetV1Network(nn.Module):
 
     def __init__(
         self,
-        backbone: TimmBackbone,
+        backbone: ShapedBackbone,
         pixel_decoder: DualPixelDecoder,
         query_decoder: DualPathDecoder,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.maps = maps_at(backbone.output_shape())
         self.pixel_decoder = pixel_decoder
         self.query_decoder = query_decoder
 
@@ -147,7 +148,7 @@ class IAUNetV1Network(nn.Module):
         """
         main: Tensor | None = None
         states: list[DualPathState] = []
-        for i, skip in enumerate(reversed(self.backbone(images))):
+        for i, skip in enumerate(reversed(self.maps.of(self.backbone(images)))):
             before = states[-1] if states else None
             main, instance, mask = self.pixel_decoder.level(i, skip, main, before)
             support = before.queries if before else None

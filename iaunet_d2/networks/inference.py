@@ -62,6 +62,9 @@ def logits_of_queries(
 ) -> Callable[[Tensor], Tensor]:
     """A function from queries (n,) of the image ``index`` to their mask logits (n, h, w)."""
 
+    if prediction.masks is not None:
+        return prediction.masks[index].__getitem__
+
     def logits_of(queries: Tensor) -> Tensor:
         embeddings = prediction.mask_embeddings[index][queries]
         return mask_logits(embeddings[None], mask_features[index][None])[0]

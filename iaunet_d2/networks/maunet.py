@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbone import TimmBackbone
+from .maps import ShapedBackbone
+from .stem import StemmedMaps
 
 SLOPE = 0.01
 """Of the leaky ReLU."""
@@ -110,18 +111,30 @@ class MAUNetwork(nn.Module):
     none; 24 has exactly its numbers of parameters.
 
     Args:
-        backbone: maps at strides 2, 4, 8, ...
+        backbone: maps at strides 2, 4, 8 and so on; where it lacks stride 2, a convolution of the
+            image makes that map.
         num_classes: K.
         width: channels of the image-sized maps.
         in_channels: of the image.
+        last_stride: of the coarsest map that is read, 8, 16 or 32.
+
+    Raises:
+        MissingStrideError: the backbone lacks one of the strides from 4 to the last.
     """
 
     def __init__(
-        self, backbone: TimmBackbone, num_classes: int = 1, width: int = 24, in_channels: int = 3
+        self,
+        backbone: ShapedBackbone,
+        num_classes: int = 1,
+        width: int = 24,
+        in_channels: int = 3,
+        last_stride: int = 32,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        channels = [in_channels, *backbone.channels]
+        strides = [stride for stride in (2, 4, 8, 16, 32) if stride <= last_stride]
+        self.maps = StemmedMaps(backbone.output_shape(), strides, in_channels)
+        channels = [in_channels, *self.maps.channels]
         widths = [width * 2 ** max(level - 1, 0) for level in range(len(channels))]
         self.skips = nn.ModuleList(
             ResidualBlock(c, w) for c, w in zip(channels, widths, strict=True)
@@ -133,7 +146,7 @@ class MAUNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> MAUNetOutput:
         """Images (B, C, H, W), sides divisible by the last stride and at least ``MIN_SIDE``."""
-        maps = [images, *self.backbone(images)]
+        maps = [images, *self.maps(images, self.backbone(images))]
         skips = [skip(m) for skip, m in zip(self.skips, maps, strict=True)]
         class_logits = self.class_head(self.class_decoder(skips))
         distance = self.distance_head(self.distance_decoder(skips))

@@ -1,10 +1,14 @@
-"""The pixel decoder of IAUNet (section 3.1) and its light mask head (section 3.2.3)."""
+"""Pixel decoders: that of IAUNet (section 3.1) with its light mask head (3.2.3), and an FPN."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
 
 from .layers import (
     ConvBlock,
@@ -14,6 +18,10 @@ from .layers import (
     init_normal,
     upsample,
 )
+from .maps import MapShape, maps_at
+
+MASK_FEATURES = "mask_features"
+"""Name of the mask features in a pixel decoder's ``output_shape()``."""
 
 
 class DecoderLevel(nn.Module):
@@ -40,6 +48,7 @@ class DecoderLevel(nn.Module):
         skip_dim: int,
         coarser_dim: int,
         dim: int,
+        *,
         coord_conv: bool = True,
         se_reduction: int = 2,
         skip: str = "concat",
@@ -119,21 +128,56 @@ class MaskHead(nn.Module):
         return self.output(raised.add_(self.lateral(finest)))
 
 
-class PixelDecoder(nn.Module):
+class PixelDecoder(nn.Module, ABC):
+    """Turn a backbone's maps into what queries read, and into mask features.
+
+    A decoder of your own derives from this class, sets both attributes and defines ``forward``.
+
+    Attributes:
+        level_channels: of the levels, coarsest first.
+        mask_channels: of the mask features.
+    """
+
+    level_channels: list[int]
+    mask_channels: int
+
+    @abstractmethod
+    def forward(self, maps: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Decode maps by name.
+
+        Returns:
+            levels (B, C_i, H/s, W/s) with strides s = 32, 16, 8, and mask features
+            (B, C, H/4, W/4).
+        """
+
+    def output_shape(self) -> dict[str, MapShape]:
+        """Return the shapes of the levels, coarsest first, and then of ``mask_features``."""
+        count = len(self.level_channels)
+        strides = [4 << (count - i) for i in range(count)]
+        shapes = zip(self.level_channels, strides, strict=True)
+        levels = {f"level{i}": MapShape(*shape) for i, shape in enumerate(shapes)}
+        return {**levels, MASK_FEATURES: MapShape(self.mask_channels, 4)}
+
+
+class UNetPixelDecoder(PixelDecoder):
     """Three levels (strides 32, 16, 8), each with a mask branch, and the mask head (stride 4).
 
     Args:
-        in_channels: channels of the backbone's maps, finest (stride 4) first.
-        dim: channels of everything that leaves.
+        input_shape: channels and strides of the backbone's maps, by name.
+        hidden_dim: channels of everything that leaves.
         mask_branch: separate mask features; without it the main features take their place (Table
             4).
         coord_conv, se_reduction, skip, residual, separable: see :class:`DecoderLevel`.
+
+    Raises:
+        MissingStrideError: a map at stride 4, 8, 16 or 32 is missing.
     """
 
     def __init__(
         self,
-        in_channels: Sequence[int],
-        dim: int = 256,
+        *,
+        input_shape: Mapping[str, Any],
+        hidden_dim: int = 256,
         mask_branch: bool = True,
         coord_conv: bool = True,
         se_reduction: int = 2,
@@ -142,31 +186,72 @@ class PixelDecoder(nn.Module):
         separable: bool = True,
     ) -> None:
         super().__init__()
-        finest, *rest = in_channels
+        self.maps = maps_at(input_shape)
+        finest, *rest = self.maps.channels
         deepest_first = rest[::-1]
-        self.skips = nn.ModuleList(nn.Conv2d(channels, dim, 1) for channels in deepest_first)
+        self.level_channels, self.mask_channels = [hidden_dim] * len(rest), hidden_dim
+        self.skips = nn.ModuleList(nn.Conv2d(channels, hidden_dim, 1) for channels in deepest_first)
         for conv in self.skips:
             init_normal(conv)
         self.levels = nn.ModuleList(
             DecoderLevel(
-                dim, dim * (i > 0), dim, coord_conv, se_reduction, skip, residual, separable
+                hidden_dim,
+                hidden_dim * (i > 0),
+                hidden_dim,
+                coord_conv=coord_conv,
+                se_reduction=se_reduction,
+                skip=skip,
+                residual=residual,
+                separable=separable,
             )
             for i in range(len(deepest_first))
         )
-        self.mask_branches = nn.ModuleList(MaskBranch(dim) for _ in deepest_first if mask_branch)
-        self.mask_head = MaskHead(finest, dim)
+        self.mask_branches = nn.ModuleList(
+            MaskBranch(hidden_dim) for _ in deepest_first if mask_branch
+        )
+        self.mask_head = MaskHead(finest, hidden_dim)
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Backbone maps, finest first, to the levels' mask features and the mask head's map.
+    def forward(self, maps: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Decode a backbone's maps into the levels' mask features and the mask head's map.
 
         Returns:
             three tensors (B, C, H/s, W/s) with s = 32, 16, 8, and one (B, C, H/4, W/4).
         """
+        finest, *rest = self.maps.of(maps)
         main: Tensor | None = None
         mask: Tensor | None = None
         levels = []
-        for i, features in enumerate(reversed(maps[1:])):
+        for i, features in enumerate(reversed(rest)):
             main = self.levels[i](self.skips[i](features), main)
             mask = self.mask_branches[i](main, mask) if self.mask_branches else main
             levels.append(mask)
-        return levels, self.mask_head(maps[0], levels[-1])
+        return levels, self.mask_head(finest, levels[-1])
+
+
+class PyramidPixelDecoder(PixelDecoder):
+    """Decode by a feature pyramid network (Lin et al., CVPR 2017), torchvision's.
+
+    The levels are its maps at strides 32, 16 and 8; a 3x3 convolution of the one at stride 4 gives
+    the mask features, as in the basic pixel decoder of MaskFormer (Cheng et al., NeurIPS 2021).
+
+    Args:
+        input_shape: channels and strides of the backbone's maps, by name.
+        hidden_dim: channels of everything that leaves.
+
+    Raises:
+        MissingStrideError: a map at stride 4, 8, 16 or 32 is missing.
+    """
+
+    def __init__(self, *, input_shape: Mapping[str, Any], hidden_dim: int = 256) -> None:
+        super().__init__()
+        self.maps = maps_at(input_shape)
+        count = len(self.maps.names) - 1
+        self.level_channels, self.mask_channels = [hidden_dim] * count, hidden_dim
+        self.pyramid = FeaturePyramidNetwork(list(self.maps.channels), hidden_dim)
+        self.mask_head = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1)
+
+    def forward(self, maps: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Decode a backbone's maps; see :meth:`PixelDecoder.forward`."""
+        named = OrderedDict((str(i), m) for i, m in enumerate(self.maps.of(maps)))
+        finest, *rest = self.pyramid(named).values()
+        return rest[::-1], self.mask_head(finest)

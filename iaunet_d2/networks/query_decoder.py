@@ -2,15 +2,18 @@
 3.2).
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .anchors import spread_points, window_coefficients
+from .anchors import spread_points, window_coefficients, with_coordinates
 from .layers import init_normal, init_xavier
+from .pixel_decoder import MASK_FEATURES
 from .points import sample_points
 from .position import sine_encoding_of_points, sine_position_encoding
 
@@ -22,10 +25,12 @@ class QueryPrediction:
     Attributes:
         class_logits: (B, Q, K + 1), the last class is "no object".
         mask_embeddings: (B, Q, C); a mask's logits are their product with the mask features.
+        masks: these logits (B, Q, H/4, W/4), where the decoder has computed them on its way.
     """
 
     class_logits: Tensor
     mask_embeddings: Tensor
+    masks: Tensor | None = None
 
 
 def mask_logits(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
@@ -132,43 +137,77 @@ class QueryBlock(nn.Module):
         return self.norms[2](queries + self.dropout(self.ffn(queries)))
 
 
-class QueryDecoder(nn.Module):
-    """Learned queries, ``levels * blocks_per_level`` query blocks without shared weights, and the
+class QueryDecoder(nn.Module, ABC):
+    """Refine queries on the levels of a pixel decoder, and predict a class and a mask for each.
+
+    A decoder of your own derives from this class and defines ``forward``; its constructor takes
+    ``input_shape``, the ``output_shape()`` of a :class:`~.pixel_decoder.PixelDecoder`.
+    """
+
+    @abstractmethod
+    def forward(
+        self,
+        levels: Sequence[Tensor],
+        mask_features: Tensor,
+        padding: Tensor | None = None,
+        every_block: bool = True,
+    ) -> list[QueryPrediction]:
+        """Refine the queries on the levels' features, and predict.
+
+        Args:
+            levels: of the pixel decoder, coarsest first, each (B, C, h, w).
+            mask_features: (B, C, H, W), of :meth:`extend`.
+            padding: bool (B, H_in, W_in), True where the input is padding; None where nothing is.
+            every_block: predict after every block (deep supervision), not only after the last.
+
+        Returns:
+            one prediction per block in order, or the last alone.
+        """
+
+    def extend(self, mask_features: Tensor) -> Tensor:
+        """Add the channels that the decoder's mask embeddings need; as they are by default."""
+        return mask_features
+
+
+class LevelQueryDecoder(QueryDecoder):
+    """Refine learned queries level by level (IAUNet, section 3.2).
+
+    There are ``levels * blocks_per_level`` query blocks without shared weights, and one set of
     prediction heads.
 
     Args:
-        dim: channels of queries and features.
+        input_shape: of the pixel decoder. Levels of other channels than ``hidden_dim`` are
+            projected by a 1x1 convolution each.
+        hidden_dim: channels of the queries.
         num_queries: object queries.
         num_classes: K, "no object" not counted.
-        levels: decoder levels that the blocks read.
         blocks_per_level: L of Table 4.
-        order: ``sequential`` (all blocks of a level, then the next) or ``cycle`` (round-robin over
-            the levels).
+        block_order: ``sequential`` (all blocks of a level, then the next) or ``cycle`` (round-robin
+            over the levels).
         num_heads, ffn_dim, dropout: of each block.
         masked_attention: let a query attend only inside its own predicted mask (Mask2Former,
             section 3.2.1).
         query_init: ``learned`` vectors alone (as published), or ``grid``: each query begins with
             the finest level's features at a place of its own besides, and its position says where.
-
         mask_window: add a window to every mask's logits: a paraboloid around a place that the query
             predicts, so that a mask is local from the first step on. It begins at the query's
-            anchor. Mask features then need :func:`~.anchors.with_coordinates`. (SMCA, Gao et al.,
-            ICCV 2021, does so to attention; not in the paper.)
+            anchor. (SMCA, Gao et al., ICCV 2021, does so to attention; not in the paper.)
 
     Raises:
-        ValueError: unknown ``order`` or ``query_init``.
+        ValueError: unknown ``block_order`` or ``query_init``.
     """
 
     anchors: Tensor
 
     def __init__(
         self,
-        dim: int = 256,
+        *,
+        input_shape: Mapping[str, Any],
+        hidden_dim: int = 256,
         num_queries: int = 100,
         num_classes: int = 1,
-        levels: int = 3,
         blocks_per_level: int = 3,
-        order: str = "sequential",
+        block_order: str = "sequential",
         num_heads: int = 8,
         ffn_dim: int = 1024,
         dropout: float = 0.0,
@@ -181,23 +220,32 @@ class QueryDecoder(nn.Module):
             raise ValueError(
                 f"MODEL.IAUNET.QUERY_INIT is {query_init!r}; it is 'learned' or 'grid'"
             )
+        level_channels = [s.channels for n, s in input_shape.items() if n != MASK_FEATURES]
         self.query_init = query_init
         self.register_buffer("anchors", spread_points(num_queries), persistent=False)
-        self.level_of_block = _block_levels(levels, blocks_per_level, order)
+        self.level_of_block = _block_levels(len(level_channels), blocks_per_level, block_order)
         self.masked_attention = masked_attention
-        self.query_features = nn.Embedding(num_queries, dim)
-        self.query_positions = nn.Embedding(num_queries, dim)
+        self.query_features = nn.Embedding(num_queries, hidden_dim)
+        self.query_positions = nn.Embedding(num_queries, hidden_dim)
         self.blocks = nn.ModuleList(
-            QueryBlock(dim, num_heads, ffn_dim, dropout) for _ in self.level_of_block
+            QueryBlock(hidden_dim, num_heads, ffn_dim, dropout) for _ in self.level_of_block
         )
-        self.norm = nn.LayerNorm(dim)
-        self.class_head = nn.Linear(dim, num_classes + 1)
-        self.mask_head = nn.Linear(dim, dim)
-        self.window_head = nn.Linear(dim, 3) if mask_window else None
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.class_head = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_head = nn.Linear(hidden_dim, input_shape[MASK_FEATURES].channels)
+        self.window_head = nn.Linear(hidden_dim, 3) if mask_window else None
         init_normal(self.class_head)
         init_normal(self.mask_head)
         if self.window_head is not None:
             init_normal(self.window_head)
+        self.projections = nn.ModuleList(
+            nn.Identity() if channels == hidden_dim else nn.Conv2d(channels, hidden_dim, 1)
+            for channels in level_channels
+        )
+
+    def extend(self, mask_features: Tensor) -> Tensor:
+        """Add the channels of places (B, 4, H, W) where masks have windows."""
+        return mask_features if self.window_head is None else with_coordinates(mask_features)
 
     def forward(
         self,
@@ -206,17 +254,11 @@ class QueryDecoder(nn.Module):
         padding: Tensor | None = None,
         every_block: bool = True,
     ) -> list[QueryPrediction]:
-        """Refine the queries on the levels' features, and predict.
+        """Refine and predict; see :meth:`QueryDecoder.forward`.
 
-        Args:
-            levels: mask features, coarsest first, each (B, C, h, w).
-            mask_features: the mask head's map (B, C, H, W), read here only for masked attention.
-            padding: bool (B, H_in, W_in), True where the input is padding; None where nothing is.
-            every_block: predict after every block (deep supervision), not only after the last.
-
-        Returns:
-            one prediction per block in order, or the last alone.
+        Mask features are read here only for masked attention.
         """
+        levels = [p(features) for p, features in zip(self.projections, levels, strict=True)]
         memories = [Memory.of(features, padding) for features in levels]
         queries, position = self._first_queries(levels[-1])
         predictions = []

@@ -16,8 +16,8 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from .backbone import TimmBackbone
 from .criterion import Target
+from .maps import ShapedBackbone, maps_at
 from .mask_branch import Features, MaskBranch, Positives
 
 Sizes = Sequence[tuple[int, int]]
@@ -90,24 +90,27 @@ class RCNN(nn.Module):
     """Backbone, feature pyramid, proposals, boxes, masks.
 
     Args:
-        backbone: any of this project's.
+        backbone: any with maps at strides 4, 8, 16 and 32.
         settings: sizes and thresholds.
         masks: the mask branch, on maps of ``settings.fpn_dim`` channels.
 
     Raises:
         ValueError: there are not as many anchor sizes as levels.
+        MissingStrideError: the backbone lacks one of the strides.
     """
 
-    def __init__(self, backbone: TimmBackbone, settings: RCNNSettings, masks: MaskBranch) -> None:
+    def __init__(self, backbone: ShapedBackbone, settings: RCNNSettings, masks: MaskBranch) -> None:
         super().__init__()
-        if len(settings.anchor_sizes) != len(backbone.channels) + 1:
+        self.maps = maps_at(backbone.output_shape())
+        levels = len(self.maps.names) + 1
+        if len(settings.anchor_sizes) != levels:
             raise ValueError(
                 f"MODEL.MASK_RCNN.ANCHOR_SIZES has {len(settings.anchor_sizes)} sizes; it takes "
-                f"one per level of the pyramid, {len(backbone.channels) + 1}"
+                f"one per level of the pyramid, {levels}"
             )
         self.backbone = backbone
         self.fpn = FeaturePyramidNetwork(
-            backbone.channels, settings.fpn_dim, extra_blocks=LastLevelMaxPool()
+            list(self.maps.channels), settings.fpn_dim, extra_blocks=LastLevelMaxPool()
         )
         built = _from_torchvision(settings)
         self.rpn, self.roi_heads = built.rpn, built.roi_heads
@@ -187,7 +190,7 @@ class RCNN(nn.Module):
         They are in float32 also under autocast: torchvision takes the precision of boxes from them,
         and bfloat16 cannot tell neighbouring pixels apart. Convolutions behind them are cast again.
         """
-        maps = {str(i): m for i, m in enumerate(self.backbone(images))}
+        maps = {str(i): m for i, m in enumerate(self.maps.of(self.backbone(images)))}
         return {name: m.float() for name, m in self.fpn(maps).items()}
 
     def _classified(

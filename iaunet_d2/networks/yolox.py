@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from .csp_darknet import ConvUnit, CSPDarknet, CSPLayer, scaled_depth, scaled_width
+from .maps import ShapedBackbone, maps_at
 from .yolox_loss import BoxTarget, PriorPredictions, YOLOXLoss
 
 STRIDES = (8, 16, 32)
@@ -88,7 +89,7 @@ class PAFPN(nn.Module):
         self.stride32 = ConvUnit(c16, c16, 3, 2)
         self.up32 = CSPLayer(2 * c16, c32, blocks, shortcut=False)
 
-    def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Maps at strides 8, 16 and 32, of the same shapes as those given."""
         at8, at16, at32 = features
         top = self.lateral32(at32)
@@ -134,12 +135,14 @@ class YOLOX(nn.Module):
 
     Args:
         settings: sizes and thresholds.
+        backbone: any with maps at strides 8, 16 and 32, in place of the CSPDarknet of these sizes.
 
     Raises:
         ValueError: the settings describe no network.
+        MissingStrideError: the backbone lacks one of the strides.
     """
 
-    def __init__(self, settings: YOLOXSettings) -> None:
+    def __init__(self, settings: YOLOXSettings, backbone: ShapedBackbone | None = None) -> None:
         super().__init__()
         if settings.num_classes < 1 or settings.in_channels < 1:
             raise ValueError(
@@ -152,14 +155,20 @@ class YOLOX(nn.Module):
                 "published has 0.33 and 0.25, and both must be positive"
             )
         self.settings = settings
-        self.backbone = CSPDarknet(settings.depth, settings.width, settings.in_channels)
-        channels = self.backbone.channels
+        if backbone is None:
+            backbone = CSPDarknet(settings.depth, settings.width, settings.in_channels)
+        self.backbone = backbone
+        self.maps = maps_at(backbone.output_shape(), STRIDES)
+        channels = self.maps.channels
         self.neck = PAFPN(channels, scaled_depth(settings.depth))
         width = scaled_width(256, settings.width)
         self.heads = nn.ModuleList(DecoupledHead(c, width, settings.num_classes) for c in channels)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = settings.norm_momentum
+        for part in self.children():
+            if part is self.backbone and not isinstance(part, CSPDarknet):
+                continue  # another backbone keeps its own momentum
+            for module in part.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = settings.norm_momentum
         self.criterion = YOLOXLoss(settings.num_classes, settings.centre_radius, settings.l1_weight)
 
     @torch.no_grad()
@@ -209,7 +218,7 @@ class YOLOX(nn.Module):
         height, width = int(images.shape[-2]), int(images.shape[-1])
         if height % STRIDES[-1] or width % STRIDES[-1]:
             raise ValueError(f"images of {height} x {width}; YOLOX takes multiples of 32, pad them")
-        features = self.neck(self.backbone(images))
+        features = self.neck(self.maps.of(self.backbone(images)))
         return [head(m) for head, m in zip(self.heads, features, strict=True)]
 
 

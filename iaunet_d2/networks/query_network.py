@@ -1,18 +1,17 @@
-"""IAUNet: backbone, pixel decoder and query decoder in one network (Prytula et al., CVPRW 2025)."""
+"""Backbone, pixel decoder and query decoder in one network (IAUNet, Prytula et al., CVPRW 2025)."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .anchors import with_coordinates
-from .backbone import TimmBackbone
+from .maps import ShapedBackbone
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
 
 
 @dataclass
-class IAUNetOutput:
-    """What the network gives for a batch.
+class QueryOutput:
+    """Hold what a network of queries predicts for a batch.
 
     Attributes:
         predictions: one per query block, or the last alone.
@@ -23,15 +22,24 @@ class IAUNetOutput:
     mask_features: Tensor
 
     def masks(self, i: int = -1) -> Tensor:
-        """Mask logits of prediction ``i``: (B, Q, H/4, W/4)."""
-        return mask_logits(self.predictions[i].mask_embeddings, self.mask_features)
+        """Return the mask logits of prediction ``i``: (B, Q, H/4, W/4)."""
+        prediction = self.predictions[i]
+        if prediction.masks is not None:
+            return prediction.masks
+        return mask_logits(prediction.mask_embeddings, self.mask_features)
 
 
-class IAUNetwork(nn.Module):
-    """Images in; class logits, mask embeddings and mask features out."""
+class QueryNetwork(nn.Module):
+    """Turn images into class logits, mask embeddings and mask features.
+
+    Args:
+        backbone: gives maps by name.
+        pixel_decoder: any that reads these maps.
+        query_decoder: any that was built for the pixel decoder's ``output_shape()``.
+    """
 
     def __init__(
-        self, backbone: TimmBackbone, pixel_decoder: PixelDecoder, query_decoder: QueryDecoder
+        self, backbone: ShapedBackbone, pixel_decoder: PixelDecoder, query_decoder: QueryDecoder
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -40,7 +48,7 @@ class IAUNetwork(nn.Module):
 
     def forward(
         self, images: Tensor, padding: Tensor | None = None, every_block: bool | None = None
-    ) -> IAUNetOutput:
+    ) -> QueryOutput:
         """Run the network.
 
         Args:
@@ -49,8 +57,7 @@ class IAUNetwork(nn.Module):
             every_block: predict after every query block; by default in training only.
         """
         levels, mask_features = self.pixel_decoder(self.backbone(images))
-        if self.query_decoder.window_head is not None:
-            mask_features = with_coordinates(mask_features)
+        mask_features = self.query_decoder.extend(mask_features)
         every_block = self.training if every_block is None else every_block
         predictions = self.query_decoder(levels, mask_features, padding, every_block)
-        return IAUNetOutput(predictions, mask_features)
+        return QueryOutput(predictions, mask_features)

@@ -1,0 +1,160 @@
+"""Backbones as Detectron2's: timm's, YOLOX's, and builders for Detectron2's own Swin and ViTDet.
+
+``MODEL.BACKBONE.NAME`` names a builder in ``BACKBONE_REGISTRY``. Every model takes its maps by
+their strides, so that any builder serves any model: these, Detectron2's ``build_resnet_backbone`` and
+``build_resnet_fpn_backbone``, or one of your own.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+
+from ..networks import STRIDES, CSPDarknet, TimmPyramid
+from .registries import UnknownPartError, registered
+
+TIMM_BUILDER = "build_timm_backbone"
+
+
+class TimmBackbone(TimmPyramid, Backbone):
+    """A timm model as a Detectron2 backbone; arguments as of its base class."""
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of each map by its name."""
+        return _specs(super().output_shape())
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides of the input are multiples of the coarsest stride."""
+        return self.strides[-1]
+
+
+class CSPDarknetBackbone(CSPDarknet, Backbone):
+    """YOLOX's CSPDarknet as a Detectron2 backbone: maps at strides 8, 16 and 32."""
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Return channels and stride of each map by its name."""
+        return _specs(super().output_shape())
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides of the input are multiples of the coarsest stride."""
+        return 32
+
+
+def _specs(shapes: dict[str, Any]) -> dict[str, ShapeSpec]:
+    return {n: ShapeSpec(channels=s.channels, stride=s.stride) for n, s in shapes.items()}
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Build the timm model that ``MODEL.TIMM`` describes, with maps at strides 4 to 32."""
+    return timm_backbone(cfg, STRIDES, in_channels=input_shape.channels)
+
+
+def timm_backbone(
+    cfg: Any,
+    strides: Sequence[int],
+    name: str = "",
+    key: str = "MODEL.TIMM.NAME",
+    in_channels: int = 0,
+) -> TimmBackbone:
+    """Build a timm model with the weights that ``MODEL.TIMM`` asks for.
+
+    Args:
+        cfg: the config.
+        strides: of the maps, ascending.
+        name: of the model, instead of ``MODEL.TIMM.NAME``.
+        key: config key of the name, for the errors.
+        in_channels: of the image; 0 takes the entries of ``MODEL.PIXEL_MEAN``.
+    """
+    own = cfg.MODEL.TIMM
+    return TimmBackbone(
+        name or own.NAME,
+        in_channels or len(cfg.MODEL.PIXEL_MEAN),
+        own.PRETRAINED,
+        own.CHECKPOINT,
+        own.DROP_PATH_RATE,
+        tuple(strides),
+        key,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_csp_darknet_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Build YOLOX's backbone in the size that ``MODEL.VSM.DEPTH`` and ``WIDTH`` give."""
+    own = cfg.MODEL.VSM
+    return CSPDarknetBackbone(own.DEPTH, own.WIDTH, input_shape.channels)
+
+
+@BACKBONE_REGISTRY.register()
+def build_d2_swin_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Build Detectron2's own Swin Transformer as ``MODEL.D2_SWIN`` describes.
+
+    Raises:
+        UnknownPartError: Detectron2 itself is not installed.
+    """
+    own = cfg.MODEL.D2_SWIN
+    return _of_detectron2("swin", "build_d2_swin_backbone").SwinTransformer(
+        in_chans=input_shape.channels,
+        embed_dim=own.EMBED_DIM,
+        depths=tuple(own.DEPTHS),
+        num_heads=tuple(own.NUM_HEADS),
+        window_size=own.WINDOW_SIZE,
+        drop_path_rate=own.DROP_PATH_RATE,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_d2_vitdet_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Build Detectron2's own ViT with a simple feature pyramid as ``MODEL.D2_VITDET`` describes.
+
+    Blocks attend in windows, but for those in ``GLOBAL_BLOCKS`` (Li et al., ECCV 2022).
+
+    Raises:
+        UnknownPartError: Detectron2 itself is not installed.
+    """
+    own, module = cfg.MODEL.D2_VITDET, _of_detectron2("vit", "build_d2_vitdet_backbone")
+    vit = module.ViT(
+        img_size=own.IMAGE_SIZE,
+        in_chans=input_shape.channels,
+        embed_dim=own.EMBED_DIM,
+        depth=own.DEPTH,
+        num_heads=own.NUM_HEADS,
+        drop_path_rate=own.DROP_PATH_RATE,
+        window_size=own.WINDOW_SIZE,
+        window_block_indexes=[i for i in range(own.DEPTH) if i not in own.GLOBAL_BLOCKS],
+        use_rel_pos=True,
+    )
+    return module.SimpleFeaturePyramid(
+        vit, "last_feat", own.OUT_CHANNELS, scale_factors=(4.0, 2.0, 1.0, 0.5)
+    )
+
+
+def _of_detectron2(module: str, name: str) -> Any:
+    """Import one of Detectron2's backbones, which the stand-in does not have."""
+    try:
+        return importlib.import_module(f"detectron2.modeling.backbone.{module}")
+    except ImportError as error:
+        raise UnknownPartError(
+            f"MODEL.BACKBONE.NAME {name!r} needs Detectron2 itself ({error}); install it, or take "
+            f"{TIMM_BUILDER}"
+        ) from error
+
+
+def build_backbone(cfg: Any, strides: Sequence[int] = STRIDES) -> Backbone:
+    """Build the backbone that ``MODEL.BACKBONE.NAME`` names.
+
+    Args:
+        cfg: the config.
+        strides: that the model reads; a timm model is built to the last of them.
+
+    Raises:
+        UnknownPartError: the name is not registered.
+    """
+    builder = registered(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
+    if cfg.MODEL.BACKBONE.NAME == TIMM_BUILDER:
+        return timm_backbone(cfg, strides)
+    return builder(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
