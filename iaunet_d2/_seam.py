@@ -30,13 +30,17 @@ def ensure_detectron2() -> None:
     is shown when it is imported. Where it is absent, or ``IAUNET_D2_STANDIN=1`` is set, every
     module of :mod:`iaunet_d2.standin` takes its namesake's place in ``sys.modules``.
 
+    ``import iaunet_d2`` calls it, and so does an ``import detectron2`` that comes first, where this
+    project is installed (``_iaunet_d2_seam``). Where it is only on the path, without an install,
+    ``import detectron2`` first is Python's own ``ModuleNotFoundError``.
+
     Raises:
         ImportError: Detectron2 was imported before the stand-in was asked for.
     """
     if uses_standin():
         return
     forced = standin_forced()
-    if not forced and importlib.util.find_spec("detectron2") is not None:
+    if not forced and _is_installed():
         return
     if "detectron2" in sys.modules:
         raise ImportError(
@@ -44,8 +48,16 @@ def ensure_detectron2() -> None:
         )
     package = importlib.import_module(STANDIN)
     names = [STANDIN] + [m.name for m in pkgutil.walk_packages(package.__path__, STANDIN + ".")]
-    for name in names:
-        sys.modules["detectron2" + name[len(STANDIN) :]] = importlib.import_module(name)
+    # All at once: another thread never finds the package without its modules.
+    sys.modules.update(
+        {"detectron2" + name[len(STANDIN) :]: importlib.import_module(name) for name in names}
+    )
     logger.info(
         "Detectron2 is %s: using the bundled stand-in.", "set aside" if forced else "not installed"
     )
+
+
+def _is_installed() -> bool:
+    """Whether there is a Detectron2 other than what our own finder offers."""
+    spec = importlib.util.find_spec("detectron2")
+    return spec is not None and spec.origin != STANDIN
