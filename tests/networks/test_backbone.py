@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iaunet_d2.networks import BackboneWeightsError, TimmBackbone
+from iaunet_d2.networks import BackboneWeightsError, TimmPyramid
 
 
 @pytest.mark.parametrize(
@@ -15,25 +15,30 @@ from iaunet_d2.networks import BackboneWeightsError, TimmBackbone
 )
 @pytest.mark.parametrize("size", [(64, 96), (160, 32)])
 def test_maps_at_four_strides(name, channels, size):
-    backbone = TimmBackbone(name, in_channels=2)
+    backbone = TimmPyramid(name, in_channels=2)
     maps = backbone(torch.randn(1, 2, *size))
     assert backbone.channels == channels
-    assert [tuple(m.shape) for m in maps] == [
-        (1, c, size[0] // s, size[1] // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)
-    ]
+    assert {name: tuple(m.shape) for name, m in maps.items()} == {
+        name: (1, c, size[0] // s, size[1] // s)
+        for name, c, s in zip(
+            ("res2", "res3", "res4", "res5"), channels, (4, 8, 16, 32), strict=True
+        )
+    }
+    shapes = [(s.channels, s.stride) for s in backbone.output_shape().values()]
+    assert shapes == list(zip(channels, (4, 8, 16, 32), strict=True))
 
 
 def test_another_pyramid_is_refused_with_the_key():
     with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NAME 'vit_tiny_patch16_224'"):
-        TimmBackbone("vit_tiny_patch16_224")
+        TimmPyramid("vit_tiny_patch16_224")
 
 
 def test_local_checkpoint_round_trip(tmp_path):
-    source = TimmBackbone("resnet18")
+    source = TimmPyramid("resnet18")
     file = tmp_path / "resnet18.pth"
     state = {k: v for k, v in source.body.state_dict().items()}
     torch.save({**state, "fc.weight": torch.zeros(1000, 512)}, file)  # the classifier is left over
-    loaded = TimmBackbone("resnet18", checkpoint=str(file))
+    loaded = TimmPyramid("resnet18", checkpoint=str(file))
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.parameters(), source.parameters(), strict=True)
     )
@@ -41,14 +46,14 @@ def test_local_checkpoint_round_trip(tmp_path):
 
 def test_checkpoint_that_does_not_fit_or_does_not_exist(tmp_path):
     file = tmp_path / "other.pth"
-    torch.save(TimmBackbone("resnet18").body.state_dict(), file)
+    torch.save(TimmPyramid("resnet18").body.state_dict(), file)
     with pytest.raises(BackboneWeightsError, match=r"other\.pth.*does not fit"):
-        TimmBackbone("resnet50", checkpoint=str(file))
+        TimmPyramid("resnet50", checkpoint=str(file))
     with pytest.raises(BackboneWeightsError, match="does not exist"):
-        TimmBackbone("resnet18", checkpoint=str(tmp_path / "none.pth"))
+        TimmPyramid("resnet18", checkpoint=str(tmp_path / "none.pth"))
     (tmp_path / "text.pth").write_text("not a checkpoint")
     with pytest.raises(BackboneWeightsError, match=r"text\.pth.*cannot be read"):
-        TimmBackbone("resnet18", checkpoint=str(tmp_path / "text.pth"))
+        TimmPyramid("resnet18", checkpoint=str(tmp_path / "text.pth"))
 
 
 def test_no_network_says_which_keys_to_set(monkeypatch):
@@ -59,9 +64,9 @@ def test_no_network_says_which_keys_to_set(monkeypatch):
     with pytest.raises(
         BackboneWeightsError, match=r"MODEL\.TIMM\.PRETRAINED False.*MODEL\.TIMM\.CHECKPOINT"
     ):
-        TimmBackbone("resnet18", pretrained=True)
+        TimmPyramid("resnet18", pretrained=True)
 
 
 def test_unknown_model_names_near_ones():
     with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NAME 'resnet5O'.*near: .*resnet50"):
-        TimmBackbone("resnet5O")
+        TimmPyramid("resnet5O")

@@ -7,18 +7,49 @@ import pytest
 import torch
 from torch import nn
 
-from iaunet_d2.networks import PixelDecoder, QueryDecoder, sine_position_encoding
+from iaunet_d2.networks import (
+    LevelQueryDecoder,
+    MapShape,
+    MissingStrideError,
+    PyramidPixelDecoder,
+    UNetPixelDecoder,
+    sine_position_encoding,
+)
 from iaunet_d2.networks.anchors import spread_points, window_coefficients, with_coordinates
 from iaunet_d2.networks.layers import coordinate_channels
 from iaunet_d2.networks.position import sine_encoding_of_points
 from iaunet_d2.networks.query_decoder import Attention, mask_logits
 
+# Names and order are the backbone's own business: maps are found by their strides.
+SHAPES = {
+    "coarse": MapShape(10, 32),
+    "p2": MapShape(4, 4),
+    "stem": MapShape(3, 2),
+    "p4": MapShape(8, 16),
+    "p3": MapShape(6, 8),
+}
 
-def maps(height=64, width=96, channels=(4, 6, 8, 10), batch=2):
-    return [
-        torch.randn(batch, c, height // s, width // s)
-        for c, s in zip(channels, (4, 8, 16, 32), strict=True)
-    ]
+
+def maps(height=64, width=96, batch=2):
+    return {
+        name: torch.randn(batch, s.channels, height // s.stride, width // s.stride)
+        for name, s in SHAPES.items()
+    }
+
+
+def levels_shape(dim=16, levels=3, mask_dim=16):
+    shapes = {f"level{i}": MapShape(dim, 4 << (levels - i)) for i in range(levels)}
+    return {**shapes, "mask_features": MapShape(mask_dim, 4)}
+
+
+def query_decoder(num_queries=5, num_classes=1, levels=3, **options):
+    sizes = {"hidden_dim": 16, "num_heads": 4, "ffn_dim": 32, **options}
+    return LevelQueryDecoder(
+        input_shape=levels_shape(levels=levels),
+        num_queries=num_queries,
+        num_classes=num_classes,
+        **sizes,
+    )
 
 
 def test_coordinates_of_a_map_that_is_not_square():
@@ -41,20 +72,35 @@ SWITCHES = [
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_pixel_decoder_shapes_and_gradients(switches):
-    decoder = PixelDecoder((4, 6, 8, 10), dim=16, **switches)
-    inputs = [m.requires_grad_() for m in maps()]
+    decoder = UNetPixelDecoder(input_shape=SHAPES, hidden_dim=16, **switches)
+    check_pixel_decoder(decoder)
+
+
+def test_a_pyramid_as_pixel_decoder():
+    check_pixel_decoder(PyramidPixelDecoder(input_shape=SHAPES, hidden_dim=16))
+
+
+def check_pixel_decoder(decoder):
+    assert decoder.output_shape() == levels_shape()
+    inputs = {name: m.requires_grad_() for name, m in maps().items()}
     levels, mask_features = decoder(inputs)
     assert [tuple(x.shape) for x in levels] == [(2, 16, 2, 3), (2, 16, 4, 6), (2, 16, 8, 12)]
     assert mask_features.shape == (2, 16, 16, 24)
     (mask_features.sum() + sum(x.sum() for x in levels)).backward()
     assert all(p.grad is not None for p in decoder.parameters())
-    assert all(m.grad is not None for m in inputs)
+    assert all((m.grad is not None) == (name != "stem") for name, m in inputs.items())
+
+
+def test_a_missing_stride_is_named_with_those_that_there_are():
+    shapes = {name: shape for name, shape in SHAPES.items() if name != "p3"}
+    with pytest.raises(MissingStrideError, match=r"no map at stride 8.*coarse at 32, p2 at 4"):
+        UNetPixelDecoder(input_shape=shapes)
 
 
 @pytest.mark.parametrize("wrong", [{"skip": "sum"}, {"residual": "none"}])
 def test_unknown_switch_names_the_key(wrong):
     with pytest.raises(ValueError, match=f"MODEL.IAUNET.{next(iter(wrong)).upper()}"):
-        PixelDecoder((4, 6, 8, 10), dim=16, **wrong)
+        UNetPixelDecoder(input_shape=SHAPES, hidden_dim=16, **wrong)
 
 
 def test_position_encoding_by_formula():
@@ -93,7 +139,7 @@ def decode(decoder, levels, padding=None):
 @pytest.mark.parametrize("masked", [False, True])
 def test_padded_positions_change_nothing(masked):
     torch.manual_seed(1)
-    decoder = QueryDecoder(16, 5, 2, num_heads=4, ffn_dim=32, masked_attention=masked).eval()
+    decoder = query_decoder(5, 2, masked_attention=masked).eval()
     levels = [torch.randn(1, 16, *s) for s in ((2, 3), (4, 6), (8, 12))]
     features = torch.randn(1, 16, 16, 24)
     padding = torch.zeros(1, 64, 96, dtype=torch.bool)
@@ -109,24 +155,22 @@ def test_padded_positions_change_nothing(masked):
 
 
 def test_order_of_blocks_and_number_of_predictions():
-    sequential = QueryDecoder(16, 5, num_heads=4, ffn_dim=32, blocks_per_level=2)
-    cycle = QueryDecoder(16, 5, num_heads=4, ffn_dim=32, blocks_per_level=2, order="cycle")
+    sequential = query_decoder(blocks_per_level=2)
+    cycle = query_decoder(blocks_per_level=2, block_order="cycle")
     assert sequential.level_of_block == [0, 0, 1, 1, 2, 2]
     assert cycle.level_of_block == [0, 1, 2, 0, 1, 2]
     levels = [torch.randn(2, 16, *s) for s in ((2, 3), (4, 6), (8, 12))]
     assert len(decode(sequential, levels)) == 6
     assert len(sequential(levels, torch.randn(2, 16, 16, 24), every_block=False)) == 1
     with pytest.raises(ValueError, match="BLOCK_ORDER"):
-        QueryDecoder(16, 5, order="random")
+        query_decoder(block_order="random")
 
 
 def test_masked_attention_looks_only_inside_the_own_mask():
     level, features = torch.randn(1, 16, 4, 6), torch.randn(1, 16, 16, 24)
     small = nn.functional.interpolate(features, size=(4, 6), mode="bilinear", align_corners=False)
     # One query alone, since self-attention would mix several.
-    single = QueryDecoder(
-        16, 1, num_heads=4, ffn_dim=32, levels=1, blocks_per_level=1, masked_attention=True
-    )
+    single = query_decoder(1, levels=1, blocks_per_level=1, masked_attention=True)
     single.eval()
     embedding = single.predict(single.query_features.weight[None]).mask_embeddings
     inside = torch.einsum("bqc,bchw->bqhw", embedding, small)[0, 0] > 0
@@ -161,7 +205,7 @@ def test_first_places_of_queries_fill_the_image_evenly(count):
 
 
 def test_queries_on_a_grid_begin_with_the_features_at_their_places():
-    decoder = QueryDecoder(16, 6, 1, query_init="grid", ffn_dim=32, num_heads=2)
+    decoder = query_decoder(6, query_init="grid", num_heads=2)
     ramp = torch.arange(12.0).expand(2, 16, 12, 12).clone()  # the column's number everywhere
     ramp[1] *= 3
     queries, position = decoder._first_queries(ramp)
@@ -172,10 +216,10 @@ def test_queries_on_a_grid_begin_with_the_features_at_their_places():
     torch.testing.assert_close(own[0, inner, 0], expected[inner], atol=1e-4, rtol=0)
     torch.testing.assert_close(own[1, inner, 5], 3 * expected[inner], atol=1e-4, rtol=0)
     assert position.shape == (6, 16)
-    learned = QueryDecoder(16, 6, 1, ffn_dim=32, num_heads=2)
+    learned = query_decoder(6, num_heads=2)
     assert set(learned.state_dict()) == set(decoder.state_dict())
     with pytest.raises(ValueError, match="QUERY_INIT"):
-        QueryDecoder(16, 6, 1, query_init="random")
+        query_decoder(6, query_init="random")
 
 
 def test_a_window_is_a_paraboloid_around_its_place():
@@ -195,11 +239,9 @@ def test_a_window_is_a_paraboloid_around_its_place():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_masks_with_a_window_are_local_before_training(masked):
-    decoder = QueryDecoder(
-        16, 9, 1, masked_attention=masked, mask_window=True, ffn_dim=32, num_heads=2
-    )
+    decoder = query_decoder(9, masked_attention=masked, mask_window=True, num_heads=2)
     levels = [torch.randn(1, 16, s, s) for s in (2, 4, 8)]
-    features = with_coordinates(torch.randn(1, 16, 16, 16) * 0.1)
+    features = decoder.extend(torch.randn(1, 16, 16, 16) * 0.1)
     prediction = decoder(levels, features)[-1]
     logits = mask_logits(prediction.mask_embeddings, features)[0]  # (Q, 16, 16)
     brightest = logits.flatten(1).argmax(1)
@@ -207,3 +249,13 @@ def test_masks_with_a_window_are_local_before_training(masked):
     assert (found - decoder.anchors).norm(dim=1).max() < 0.15
     logits.sum().backward()
     assert decoder.window_head.weight.grad.abs().sum() > 0
+
+
+def test_levels_of_other_channels_are_projected():
+    decoder = LevelQueryDecoder(
+        input_shape=levels_shape(24, mask_dim=20), hidden_dim=16, num_heads=4, ffn_dim=32
+    )
+    levels = [torch.randn(2, 24, *s) for s in ((2, 3), (4, 6), (8, 12))]
+    last = decoder(levels, torch.randn(2, 20, 16, 24))[-1]
+    assert last.mask_embeddings.shape == (2, 100, 20)
+    assert not any("projections" in name for name in query_decoder().state_dict())

@@ -10,7 +10,7 @@ from torchvision.ops import DeformConv2d
 
 from iaunet_d2.networks import (
     AttentionUNet,
-    TimmBackbone,
+    TimmPyramid,
     focal_tversky_loss,
     fold_batch_norms,
 )
@@ -201,7 +201,7 @@ def test_every_parameter_learns(gate):
 
 def test_a_backbone_is_the_encoder_from_stride_two_on():
     torch.manual_seed(0)
-    backbone = TimmBackbone("resnet10t", 2, strides=(2, 4, 8))
+    backbone = TimmPyramid("resnet10t", 2, strides=(2, 4, 8))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     network = AttentionUNet(2, 3, (4, 1, 1, 1), backbone=backbone)
     after = network.backbone.state_dict()
@@ -210,15 +210,26 @@ def test_a_backbone_is_the_encoder_from_stride_two_on():
     assert [level.upsample.in_channels for level in network.decoder] == channels[:0:-1]
     assert [level.upsample.out_channels for level in network.decoder] == channels[-2::-1]
     seen = []
-    backbone.register_forward_hook(lambda module, inputs, maps: seen.extend([*inputs, *maps]))
+    backbone.register_forward_hook(
+        lambda module, inputs, maps: seen.extend([*inputs, *maps.values()])
+    )
     images = torch.randn(2, 2, 32, 48)
     logits = network(images)
     assert logits.shape == (2, 3, 32, 48) and seen[0] is images
     assert [m.shape[-1] for m in seen[1:]] == [24, 12, 6]
     logits.square().mean().backward()
     assert all(p.grad is not None for p in network.parameters())
-    with pytest.raises(ValueError, match=r"widths \(4, 8, 8\) and a backbone of 3 maps"):
-        AttentionUNet(2, 3, (4, 8, 8), backbone=backbone)
+    with pytest.raises(ValueError, match=r"no map at stride 16; .*\(2, 4, 8, 16\)"):
+        AttentionUNet(2, 3, (4, 8, 8, 8, 8), backbone=backbone)
+
+
+def test_a_backbone_without_stride_two_gets_a_convolution_of_the_image():
+    backbone = TimmPyramid("resnet10t", 2, strides=(4, 8))
+    network = AttentionUNet(2, 3, (4, 1, 1, 1), backbone=backbone)
+    assert network.maps.channels == [64, *backbone.channels]
+    assert network(torch.randn(2, 2, 32, 48)).shape == (2, 3, 32, 48)
+    whole = AttentionUNet(2, 3, (4, 1, 1), backbone=TimmPyramid("resnet10t", 2, strides=(2, 4)))
+    assert not any(name.startswith("maps") for name in whole.state_dict())
 
 
 def test_half_precision_keeps_the_offsets():

@@ -15,6 +15,7 @@ from iaunet_d2.networks.instance_activation import (
     activation_maps,
     weighted_means,
 )
+from iaunet_d2.networks.maps import map_shapes
 from iaunet_d2.networks.query_decoder import Memory
 
 CHANNELS = (4, 6, 8, 10)
@@ -23,7 +24,8 @@ CHANNELS = (4, 6, 8, 10)
 class Backbone(nn.Module):
     """Maps of four widths at strides 4 to 32."""
 
-    channels = CHANNELS
+    def output_shape(self):
+        return map_shapes(CHANNELS, (4, 8, 16, 32))
 
     def __init__(self):
         super().__init__()
@@ -32,7 +34,8 @@ class Backbone(nn.Module):
         )
 
     def forward(self, images):
-        return [conv(images) for conv in self.convs]
+        maps = [conv(images) for conv in self.convs]
+        return dict(zip(self.output_shape(), maps, strict=True))
 
 
 class Fixed(nn.Module):

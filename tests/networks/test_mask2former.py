@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from iaunet_d2.networks import (
+    DeformablePixelDecoder,
+    MapShape,
     Mask2FormerNetwork,
     Mask2FormerSettings,
+    MaskedQueryDecoder,
     MissingExtraError,
     Target,
-    TimmBackbone,
+    TimmPyramid,
+    maps_at,
     mask2former,
+    mask_logits,
+    one_model,
 )
 
 SMALL = {
@@ -30,7 +36,23 @@ SMALL = {
 
 def network(name="resnet18", **changes):
     pytest.importorskip("transformers")
-    return Mask2FormerNetwork(TimmBackbone(name), Mask2FormerSettings(**{**SMALL, **changes}))
+    return build(TimmPyramid(name), Mask2FormerSettings(**{**SMALL, **changes}))
+
+
+def build(backbone, settings):
+    shapes = backbone.output_shape()
+    with one_model(maps_at(shapes).channels, settings):
+        pixels = DeformablePixelDecoder(input_shape=shapes, hidden_dim=settings.hidden_dim)
+        queries = MaskedQueryDecoder(
+            input_shape=pixels.output_shape(), num_classes=settings.num_classes
+        )
+    return Mask2FormerNetwork(backbone, pixels, queries, settings)
+
+
+def logits(output):
+    """Class logits and mask logits of every layer."""
+    classes = [prediction.class_logits for prediction in output.predictions]
+    return classes, [output.masks(i) for i in range(len(classes))]
 
 
 def upstream():
@@ -94,8 +116,8 @@ def test_logits_of_every_layer_are_those_of_the_plain_model(training):
     with torch.no_grad():
         got, expected = ours(images), theirs(images)
     pairs = [*expected.auxiliary_logits, expected]
-    assert len(got.class_logits) == len(got.mask_logits) == len(pairs) == 3
-    for classes, masks, pair in zip(got.class_logits, got.mask_logits, pairs, strict=True):
+    assert len(pairs) == 3
+    for classes, masks, pair in zip(*logits(got), pairs, strict=True):
         assert classes.shape == (2, 7, 3) and masks.shape == (2, 7, 16, 24)
         torch.testing.assert_close(classes, pair["class_queries_logits"], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(masks, pair["masks_queries_logits"], rtol=1e-5, atol=1e-5)
@@ -124,8 +146,8 @@ def test_losses_have_names_and_weights_of_their_own():
     got = ours.losses(output, truth)
     torch.manual_seed(3)
     raw = ours.criterion(
-        output.mask_logits[-1],
-        output.class_logits[-1],
+        output.masks(),
+        output.predictions[-1].class_logits,
         [t.masks.float() for t in truth],
         [t.labels for t in truth],
     )
@@ -169,7 +191,7 @@ def test_half_precision_stays_finite_and_near():
 
 def test_the_backbone_keeps_its_initialisation():
     torch.manual_seed(5)
-    alone = TimmBackbone("resnet18")
+    alone = TimmPyramid("resnet18")
     torch.manual_seed(5)
     within = network().backbone
     assert all(
@@ -181,7 +203,7 @@ def test_the_backbone_keeps_its_initialisation():
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mobilenetv2_050"])
 def test_backbones_of_other_kinds(name):
     output = network(name).eval()(torch.rand(1, 3, 64, 96))
-    assert output.mask_logits[-1].shape == (1, 7, 16, 24)
+    assert output.masks().shape == (1, 7, 16, 24)
 
 
 def test_width_that_cannot_be_built():
@@ -199,7 +221,7 @@ def test_without_transformers_the_error_names_the_extra(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'iaunet-d2\[baselines\]'") as told:
-        Mask2FormerNetwork(TimmBackbone("resnet18"), Mask2FormerSettings())
+        build(TimmPyramid("resnet18"), Mask2FormerSettings())
     assert "\n" not in str(told.value)
 
 
@@ -208,3 +230,48 @@ def test_transformers_that_is_too_new_for_torch(monkeypatch):
     monkeypatch.setattr(transformers.utils, "is_torch_available", lambda: False)
     with pytest.raises(MissingExtraError, match=r"does not work with torch"):
         network()
+
+
+def test_masks_are_the_product_of_embeddings_and_features():
+    output = network().eval()(torch.rand(1, 3, 64, 96))
+    for i, prediction in enumerate(output.predictions):
+        product = mask_logits(prediction.mask_embeddings, output.mask_features)
+        torch.testing.assert_close(product, output.masks(i))
+
+
+def test_names_of_tensors_survive_saving_and_loading():
+    ours, other = network(), network()
+    state = ours.state_dict()
+    assert all(name.startswith(tuple(PLACES)) for name in state)
+    assert not any("module." in name for name in state)
+    other.load_state_dict(state)  # strict
+    assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
+    state["pixel_decoder.mask_projection.weigth"] = state.pop(
+        "pixel_decoder.mask_projection.weight"
+    )
+    with pytest.raises(RuntimeError, match=r"Missing.*mask_projection\.weight.*Unexpected"):
+        other.load_state_dict(state)
+
+
+def test_each_decoder_stands_alone_with_channels_of_its_own():
+    pytest.importorskip("transformers")
+    shapes = TimmPyramid("resnet18").output_shape()
+    pixels = DeformablePixelDecoder(
+        input_shape=shapes, hidden_dim=64, num_heads=4, encoder_layers=1, encoder_ffn_dim=48
+    )
+    queries = MaskedQueryDecoder(
+        input_shape=pixels.output_shape(), hidden_dim=32, num_heads=4, decoder_layers=2, ffn_dim=48
+    )
+    maps = TimmPyramid("resnet18")(torch.rand(2, 3, 64, 96))
+    levels, features = pixels(maps)
+    assert [tuple(x.shape) for x in levels] == [(2, 64, 2, 3), (2, 64, 4, 6), (2, 64, 8, 12)]
+    predictions = queries(levels, features)
+    assert len(predictions) == 3 and predictions[-1].mask_embeddings.shape == (2, 100, 64)
+    with pytest.raises(ValueError, match=r"three levels of the same channels.*\[8, 16\]"):
+        MaskedQueryDecoder(
+            input_shape={
+                "level0": MapShape(8, 16),
+                "level1": MapShape(16, 8),
+                "mask_features": MapShape(8, 4),
+            }
+        )

@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from iaunet_d2.networks import MAUNetEnsemble, MAUNetwork, TimmBackbone, mean_output, outputs_of
+from iaunet_d2.networks import MAUNetEnsemble, MAUNetwork, TimmPyramid, mean_output, outputs_of
 from iaunet_d2.networks.maunet import Decoder, ResidualBlock, UpBlock
 
 
 def network(strides=(2, 4, 8), **changes):
     torch.manual_seed(changes.pop("seed", 0))
     settings = {"width": 4, **changes}
-    backbone = TimmBackbone("resnet18", settings.get("in_channels", 3), strides=strides)
+    backbone = TimmPyramid("resnet18", settings.get("in_channels", 3), strides=strides)
     return MAUNetwork(backbone, **settings)
 
 
@@ -95,25 +95,32 @@ def test_an_ensemble_is_the_mean_of_its_members_logits():
         assert torch.equal(mean_output(members[0], images), one)
 
 
+def values(maps):
+    return list(maps.values())
+
+
 def test_a_backbone_from_the_stem_on_without_its_last_stage():
-    backbone = TimmBackbone("resnet18", strides=(2, 4, 8, 16)).eval()
+    backbone = TimmPyramid("resnet18", strides=(2, 4, 8, 16)).eval()
     assert backbone.channels == [64, 64, 128, 256]
-    maps = backbone(torch.randn(1, 3, 32, 64))
+    maps = values(backbone(torch.randn(1, 3, 32, 64)))
     assert [tuple(m.shape[-2:]) for m in maps] == [(16, 32), (8, 16), (4, 8), (2, 4)]
     assert (maps[0] >= 0).all()  # after the activation
     names = {name.split(".")[1] for name in backbone.state_dict()}
     assert names == {"conv1", "bn1", "layer1", "layer2", "layer3"}
     # The stem's is not the whole network's at another stride.
-    whole = TimmBackbone("resnet18").eval()
+    whole = TimmPyramid("resnet18").eval()
     shared = {k: v for k, v in whole.state_dict().items() if k in backbone.state_dict()}
     assert len(shared) == len(backbone.state_dict())
     backbone.load_state_dict(shared)
     x = torch.randn(1, 3, 64, 64)
-    assert all(torch.equal(a, b) for a, b in zip(backbone(x)[1:], whole(x)[:3], strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(values(backbone(x))[1:], values(whole(x))[:3], strict=True)
+    )
 
 
 def test_an_encoder_without_stride_two_is_refused_with_its_key():
     with pytest.raises(ValueError, match=r"MODEL\.MAUNET\.ENCODERS 'swin_tiny.*\(2, 4, 8\)"):
-        TimmBackbone("swin_tiny_patch4_window7_224", strides=(2, 4, 8), key="MODEL.MAUNET.ENCODERS")
+        TimmPyramid("swin_tiny_patch4_window7_224", strides=(2, 4, 8), key="MODEL.MAUNET.ENCODERS")
     with pytest.raises(ValueError, match=r"MODEL\.MAUNET\.ENCODERS 'resnet5O' is no model"):
-        TimmBackbone("resnet5O", strides=(2, 4), key="MODEL.MAUNET.ENCODERS")
+        TimmPyramid("resnet5O", strides=(2, 4), key="MODEL.MAUNET.ENCODERS")

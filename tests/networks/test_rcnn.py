@@ -9,7 +9,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import roi_align
 
-from iaunet_d2.networks import RCNN, ConvMaskBranch, RCNNSettings, RegionTarget, TimmBackbone
+from iaunet_d2.networks import RCNN, ConvMaskBranch, RCNNSettings, RegionTarget, TimmPyramid
 from iaunet_d2.networks.rcnn import _Channels
 
 SETTINGS = RCNNSettings(
@@ -29,7 +29,7 @@ SIZES = [(64, 96), (64, 96)]
 @pytest.fixture
 def network():
     torch.manual_seed(1)
-    backbone = TimmBackbone("resnet18")
+    backbone = TimmPyramid("resnet18")
     return RCNN(backbone, SETTINGS, ConvMaskBranch(16, 2, 12)).eval()
 
 
@@ -167,4 +167,4 @@ def test_autocast_keeps_boxes_in_float32(network, dtype):
 def test_wrong_number_of_anchor_sizes():
     settings = RCNNSettings(anchor_sizes=(8, 16))
     with pytest.raises(ValueError, match=r"ANCHOR_SIZES has 2 sizes.*5"):
-        RCNN(TimmBackbone("resnet18"), settings, ConvMaskBranch())
+        RCNN(TimmPyramid("resnet18"), settings, ConvMaskBranch())
