@@ -44,7 +44,7 @@ class PackSplit(Split):
         """How to get at the data set, or at another."""
         return (
             f"The packs are no part of iaunet_d2: set {PACKS_VARIABLE} to the folder that holds "
-            f"{self.folder} (now {self.root().absolute()}), or name your own files in "
+            f"{self.folder} (now {os.path.abspath(self.root())}), or name your own files in "
             "DATASETS.TRAIN and TEST: coco:<json>:<image folder>."
         )
 
