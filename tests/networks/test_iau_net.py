@@ -210,9 +210,7 @@ def test_a_backbone_is_the_encoder_from_stride_two_on():
     assert [level.upsample.in_channels for level in network.decoder] == channels[:0:-1]
     assert [level.upsample.out_channels for level in network.decoder] == channels[-2::-1]
     seen = []
-    backbone.register_forward_hook(
-        lambda module, inputs, maps: seen.extend([*inputs, *maps.values()])
-    )
+    backbone.register_forward_hook(lambda _, images, maps: seen.extend([*images, *maps.values()]))
     images = torch.randn(2, 2, 32, 48)
     logits = network(images)
     assert logits.shape == (2, 3, 32, 48) and seen[0] is images
