@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
+from .config.imports import add_import_argument, import_parts
+
 # Command -> module of iaunet_d2.commands, in the order of the help.
 _COMMANDS = {
     "prepare": "prepare",
@@ -36,7 +38,9 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
     for command, name in _COMMANDS.items():
         module = importlib.import_module(f"iaunet_d2.commands.{name}")
         modules[command] = module
-        module.add_arguments(commands.add_parser(command, help=module.HELP))
+        own = commands.add_parser(command, help=module.HELP)
+        module.add_arguments(own)
+        add_import_argument(own)
     return parser, modules
 
 
@@ -57,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, modules = _parser()
     args = parser.parse_args(arguments)
     try:
+        import_parts(args.imports)
         code: int | None = modules[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"iaunet {args.command}: {error}", file=sys.stderr)

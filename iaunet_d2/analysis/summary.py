@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..meta_arch.base import SegmentationModel
 
@@ -82,20 +83,34 @@ HANDLES = {
 }
 
 
-def summarize(model: SegmentationModel, size: int = 512, train_mode: bool = False) -> Summary:
+def summarize(model: nn.Module, size: int = 512, train_mode: bool = False) -> Summary:
     """Count a built meta-architecture on one square image.
 
+    Models of this package are counted by fvcore; any other by PyTorch's own counter while it
+    predicts, with its convolutions and matrix products alone.
+
     Args:
-        model: a :class:`~iaunet_d2.meta_arch.base.SegmentationModel`.
+        model: any meta-architecture.
         size: side of the image, divisible by 32.
         train_mode: count what a training step's forward pass computes: the predictions after every
             query block, and normalisation layers in training mode.
 
     Raises:
-        ValueError: ``size`` is not divisible by 32.
+        ValueError: ``size`` is not divisible by 32, or a training step of a model of another
+            package is to be counted.
     """
     if size < 32 or size % 32:
         raise ValueError(f"--size {size}: the side of the image must be a multiple of 32")
+    if isinstance(model, SegmentationModel):
+        return _counted_by_fvcore(model, size, train_mode)
+    if train_mode:
+        raise ValueError(
+            f"--train-mode counts models of this package, and {type(model).__name__} is none"
+        )
+    return _counted_by_torch(model, size)
+
+
+def _counted_by_fvcore(model: SegmentationModel, size: int, train_mode: bool) -> Summary:
     network = model.network
     was_training = network.training
     images = torch.zeros(1, len(model.pixel_mean), size, size, device=model.pixel_mean.device)
@@ -113,15 +128,34 @@ def summarize(model: SegmentationModel, size: int = 512, train_mode: bool = Fals
         Part(name, _parameters(module), macs[paths[module]] / 1e9)
         for name, module in _parts(network)
     ]
-    parameters, gmacs = _parameters(network), macs[""] / 1e9
-    parts.append(
-        Part(
-            "other (mask products, resizing)",
-            parameters - sum(part.parameters for part in parts),
-            gmacs - sum(part.gmacs for part in parts),
-        )
+    return _with_rest(_parameters(network), macs[""] / 1e9, size, parts)
+
+
+def _counted_by_torch(model: nn.Module, size: int) -> Summary:
+    """Count a model of which only Detectron2's contract is known: dicts in, dicts out."""
+    channels = len(getattr(model, "pixel_mean", ())) or 3
+    image = torch.zeros(channels, size, size, device=next(model.parameters()).device)
+    counter, was_training = FlopCounterMode(display=False), model.training
+    with torch.no_grad(), counter:
+        model.eval()([{"image": image, "height": size, "width": size}])
+    model.train(was_training)
+    flops = {path: sum(of.values()) for path, of in counter.get_flop_counts().items()}
+    parts = [
+        Part(name, _parameters(part), flops.get(f"{type(model).__name__}.{name}", 0) / 2e9)
+        for name, part in model.named_children()
+        if _parameters(part)
+    ]
+    return _with_rest(_parameters(model), flops.get("Global", 0) / 2e9, size, parts)
+
+
+def _with_rest(parameters: int, gmacs: float, size: int, parts: list[Part]) -> Summary:
+    """Summarize parts, and what is in none of them."""
+    rest = Part(
+        "other (mask products, resizing)",
+        parameters - sum(part.parameters for part in parts),
+        gmacs - sum(part.gmacs for part in parts),
     )
-    return Summary(parameters, gmacs, size, parts)
+    return Summary(parameters, gmacs, size, [*parts, rest])
 
 
 def _parameters(module: nn.Module) -> int:

@@ -28,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Build the model without weights, count, and print."""
-    from detectron2.modeling import build_model
-
     from ..analysis import summarize
+    from ..analysis.models import built_model
     from ..config import get_iaunet_cfg, without_part_weights
     from ..engine.preflight import merge_config
 
@@ -40,5 +39,5 @@ def run(args: argparse.Namespace) -> None:
     cfg.MODEL.DEVICE = "cpu"
     without_part_weights(cfg)
     logging.getLogger("detectron2").setLevel(logging.ERROR)
-    summary = summarize(build_model(cfg), args.size, args.train_mode)
+    summary = summarize(built_model(cfg), args.size, args.train_mode)
     print(json.dumps(summary.as_dict(), indent=2) if args.json else summary.table())

@@ -1,5 +1,6 @@
 """Config keys of this project on top of Detectron2's, and where the shipped YAML files are."""
 
+import ast
 from pathlib import Path
 
 from detectron2.config import CfgNode as CN
@@ -10,33 +11,10 @@ from .common import add_common
 from .iau_net import add_iau_net
 from .iaunet import add_iaunet
 from .iaunet_v1 import add_iaunet_v1
+from .imports import PartImportError, add_imported_config, add_missing_keys, import_parts
 from .maunet import add_maunet
 from .parts import add_parts
 from .vsm import add_vsm
-
-# Beginnings of the names of this package's meta-architectures, which all read MODEL.NUM_CLASSES;
-# Detectron2's own have keys of their own.
-OWN_MODELS = (
-    "IAUNet",
-    "ImprovedAttentionUNet",
-    "MAUNet",
-    "VSM",
-    "MaskRCNN",
-    "PointRend",
-    "Mask2Former",
-)
-
-
-def query_node(cfg: CN) -> CN | None:
-    """The keys under ``MODEL`` named like the meta-architecture, if that model has queries."""
-    node = cfg.MODEL.get(cfg.MODEL.META_ARCHITECTURE.upper())
-    return node if isinstance(node, CN) and "NUM_QUERIES" in node else None
-
-
-def queries_of(cfg: CN) -> int:
-    """Number of a config's queries; 0 for a model without."""
-    node = query_node(cfg)
-    return 0 if node is None else int(node.NUM_QUERIES)
 
 
 def without_part_weights(cfg: CN) -> None:
@@ -58,15 +36,60 @@ def add_iaunet_config(cfg: CN) -> None:
     add_maunet(cfg)
     add_vsm(cfg)
     add_baselines(cfg)
+    add_imported_config(cfg)
 
 
 def get_iaunet_cfg(config_file: str = "") -> CN:
-    """Detectron2's config with this project's keys, and the values of a config file, if any."""
+    """Return Detectron2's config with this project's keys, and a config file's values, if any.
+
+    What the file names in ``MODEL.IMPORTS`` is imported.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PartImportError: an import of the file's fails.
+    """
     cfg = get_cfg()
     add_iaunet_config(cfg)
     if config_file:
-        cfg.merge_from_file(config_path(config_file))
+        path = config_path(config_file)
+        model = CN.load_yaml_with_base(path).get("MODEL") or {}
+        imported = prepare_imports(cfg, model.get("IMPORTS", ()), path)
+        cfg.merge_from_file(path)
+        if imported:
+            cfg.MODEL.IMPORTS = imported
     return cfg
+
+
+def prepare_imports(cfg: CN, value: object, config_file: str = "") -> tuple[str, ...]:
+    """Import what a value of ``MODEL.IMPORTS`` names, and add the keys of these parts to ``cfg``.
+
+    Args:
+        cfg: the config, in place.
+        value: a tuple or list of names, or the text of one.
+        config_file: beside which files are looked for first; empty: the working directory alone.
+
+    Returns:
+        the names, files as absolute paths.
+
+    Raises:
+        PartImportError: the value is no list of names, or an import fails.
+    """
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            value = (value,)  # a single name without quotes
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise PartImportError(
+            f"MODEL.IMPORTS {value!r} is no list of names, such as ('my_parts.py',)"
+        )
+    imported = import_parts(names, Path(config_file).parent if config_file else None)
+    if imported:
+        complete = get_cfg()
+        add_iaunet_config(complete)
+        add_missing_keys(cfg, complete)
+    return imported
 
 
 def config_path(name: str) -> str:

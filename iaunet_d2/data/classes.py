@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..config import OWN_MODELS
+from ..meta_arch.lookup import reads_num_classes
 from .errors import ClassesError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def check_classes(cfg: CfgNode, name: str, records: list[dict[str, Any]]) -> Non
     Raises:
         ClassesError: they disagree; the message names the data sets and their classes.
     """
-    if cfg.MODEL.META_ARCHITECTURE.startswith(OWN_MODELS):
+    if reads_num_classes(cfg):
         _check_count(name, records, cfg.MODEL.NUM_CLASSES)
     if name not in cfg.DATASETS.TRAIN:
         for trained in cfg.DATASETS.TRAIN:

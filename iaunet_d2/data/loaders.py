@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from ..config import queries_of
+from ..meta_arch.lookup import queries_key, queries_of
 from .checks import check_files, warn_if_crowded, warn_of_crowd_regions
 from .classes import check_classes, check_same_training_classes
 from .datasets import ensure_registered, is_registered_here
@@ -129,8 +129,7 @@ def dataset_records(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
         kept = {r["file_name"] for r in good}
         _CHECKED[key] = frozenset(r["file_name"] for r in records) - kept
         if queries := queries_of(cfg):
-            key_name = f"MODEL.{cfg.MODEL.META_ARCHITECTURE.upper()}.NUM_QUERIES"
-            warn_if_crowded(good, queries, name, key_name)
+            warn_if_crowded(good, queries, name, queries_key(cfg))
     return [r for r in records if r["file_name"] not in _CHECKED[key]]
 
 

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import get_iaunet_cfg, without_part_weights
+from ..config.imports import add_import_argument, import_parts, keep_imports
 from ..data import ensure_registered
 from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError, NonFiniteLossError
@@ -61,8 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def argument_parser() -> ArgumentParser:
-    """Detectron2's: ``--config-file``, ``--resume``, ``--eval-only``, ``--num-gpus``, …"""
-    return default_argument_parser()
+    """Detectron2's: ``--config-file``, ``--resume``, ``--eval-only``, ``--num-gpus``, …; and
+    ``--import``.
+    """
+    parser = default_argument_parser()
+    add_import_argument(parser)
+    return parser
 
 
 def load_config(args: Namespace) -> CfgNode:
@@ -74,8 +79,10 @@ def load_config(args: Namespace) -> CfgNode:
         FileNotFoundError: there is no such file.
         ConfigError: a key or a value is wrong, or ``--eval-only`` has no weights to evaluate.
     """
+    imports = import_parts(args.imports)
     cfg = get_iaunet_cfg()
     args.config_file = merge_config(cfg, args.config_file, args.opts or [])
+    cfg.MODEL.IMPORTS = tuple(dict.fromkeys((*cfg.MODEL.IMPORTS, *imports)))
     if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
         raise ConfigError(
             "--eval-only needs weights: MODEL.WEIGHTS <file>, or --resume for the last checkpoint "
@@ -102,6 +109,7 @@ def setup(args: Namespace) -> CfgNode:
     cfg = load_config(args)
     if not (args.eval_only or _weights_are_replaced(cfg, args)):
         fill_pixel_statistics(cfg)
+    keep_imports(cfg, write=comm.is_main_process())
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="iaunet_d2")

@@ -17,7 +17,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from .._seam import uses_standin
-from ..config import config_path
+from ..config import config_path, prepare_imports
 from ..config.former import former_problems, take_at_their_word
 from ..data.mixing import mix_problem
 from ..data.unlabeled import is_unlabeled
@@ -50,26 +50,31 @@ def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
         FileNotFoundError: there is no such file.
         ConfigError: a key is unknown (the message offers near ones), a value has the wrong type, or
             the YAML is broken.
+        PartImportError: something that ``MODEL.IMPORTS`` names cannot be imported.
     """
     path = config_path(config_file) if config_file else ""
-    if path:
-        _merge_file(cfg, path)
+    imports = _merge_file(cfg, path) if path else ()
     misplaced = [name for name in opts[0::2] if name.startswith("--")]
     if misplaced:
         raise ConfigError(f"{misplaced[0]} must stand in front of the KEY VALUE pairs")
     if len(opts) % 2:
         raise ConfigError(f"options come as KEY VALUE pairs; {' '.join(opts)!r} has an odd number")
     settings = dict(zip(opts[0::2], opts[1::2], strict=True))
+    if "MODEL.IMPORTS" in settings:
+        imports = prepare_imports(cfg, settings["MODEL.IMPORTS"])
     _require_known(cfg, settings, "the command line")
     try:
         cfg.merge_from_list(list(opts))
         take_at_their_word(cfg, settings)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"the command line: {error}") from error
+    if imports:
+        cfg.MODEL.IMPORTS = imports
     return path
 
 
-def _merge_file(cfg: CfgNode, path: str) -> None:
+def _merge_file(cfg: CfgNode, path: str) -> tuple[str, ...]:
+    """Merge a file, and return what it imports, files as absolute paths."""
     try:
         loaded = CfgNode.load_yaml_with_base(path)
     except yaml.YAMLError as error:
@@ -84,12 +89,14 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
         raise ConfigError(f"{path} holds no keys")
     _require_detectron2(loaded.get("MODEL", {}), path)
     settings = dict(_leaves(loaded))
+    imports = prepare_imports(cfg, settings.get("MODEL.IMPORTS", ()), path)
     _require_known(cfg, settings, path)
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
         take_at_their_word(cfg, settings)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    return imports
 
 
 def _require_detectron2(model: Any, path: str) -> None:
@@ -247,7 +254,8 @@ def check_model(cfg: CfgNode) -> None:
     known = sorted(known for known, _ in META_ARCH_REGISTRY)
     if name not in known:
         raise ConfigError(
-            f"MODEL.META_ARCHITECTURE {name!r} is unknown; there are: {', '.join(known)}"
+            f"MODEL.META_ARCHITECTURE {name!r} is unknown; there are: {', '.join(known)}. A model "
+            "of your own is registered by the file or module that --import or MODEL.IMPORTS names"
         )
     if unlabeled := [name for name in cfg.DATASETS.TEST if is_unlabeled(name)]:
         raise ConfigError(

@@ -11,10 +11,12 @@ import torch
 from detectron2.config import CfgNode
 
 from .._version import __version__
-from ..config import OWN_MODELS, config_path, get_iaunet_cfg
+from ..config import config_path, get_iaunet_cfg
+from ..config.imports import without_places
 from ..engine.errors import ConfigError
 from ..engine.preflight import check_model, merge_config
 from ..engine.training_data import TrainingData, read_training_data
+from ..meta_arch.lookup import reads_num_classes
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +160,7 @@ def fingerprint(cfg: CfgNode) -> str:
     weights = cfg.MODEL.WEIGHTS
     cfg.defrost()
     cfg.MODEL.WEIGHTS = cfg.MODEL.DEVICE = cfg.OUTPUT_DIR = ""
+    cfg.MODEL.IMPORTS = without_places(cfg.MODEL.IMPORTS)
     digest = hashlib.sha256(cfg.dump().encode())
     with open(weights, "rb") as stream:
         while block := stream.read(1 << 20):
@@ -169,6 +172,5 @@ def class_names(cfg: CfgNode, trained: Sequence[str]) -> tuple[str, ...]:
     """Names of the classes: those of the training, else numbers; "cell" for a single one."""
     if trained:
         return tuple(trained)
-    own = cfg.MODEL.META_ARCHITECTURE.startswith(OWN_MODELS)
-    count = cfg.MODEL.NUM_CLASSES if own else 1
+    count = cfg.MODEL.NUM_CLASSES if reads_num_classes(cfg) else 1
     return ("cell",) if count == 1 else tuple(f"class {k}" for k in range(count))

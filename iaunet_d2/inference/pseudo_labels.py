@@ -31,6 +31,7 @@ from ..data.pseudo_labels import KEY, provenance_file, pseudo_label_info
 from ..data.readers import image_size
 from ..files import atomic_write
 from ..lock import only_one
+from ..meta_arch.lookup import model_node
 from .inputs import Input
 from .model_folder import find_model, fingerprint, model_config
 from .options import Options, made_with
@@ -116,16 +117,13 @@ def _is_provenance(file: Path) -> bool:
 
 def tta_key(cfg: CfgNode) -> str:
     """The config key that switches the model's test-time augmentation; empty if it has none."""
-    name = f"MODEL.{cfg.MODEL.META_ARCHITECTURE.upper()}"
-    node: Any = cfg.MODEL.get(cfg.MODEL.META_ARCHITECTURE.upper())
-    if not isinstance(node, CfgNode) or "TTA" not in node:
-        return ""
-    return f"{name}.TTA.ENABLED" if isinstance(node.TTA, CfgNode) else f"{name}.TTA"
+    name = model_node(cfg)
+    return f"MODEL.{name}.TTA" if "TTA" in cfg.MODEL.get(name, {}) else ""
 
 
 def label_threshold(segmenter: Segmenter) -> float:
     """The score from which cells become labels: the one asked for, or the model's own if higher."""
-    name = segmenter.cfg.MODEL.META_ARCHITECTURE.upper()
+    name = model_node(segmenter.cfg)
     own, asked = segmenter.cfg.MODEL.get(name, {}), segmenter.score_thresh
     key = "RESOLVED_SCORE_THRESH" if own.get("RESOLVE_OVERLAPS", False) else "SCORE_THRESH"
     least = float(own.get(key, 0.0))
@@ -149,10 +147,10 @@ def tta_options(model: str, weights: str | None, opts: Sequence[str], on: bool =
     if not (key or on):
         return []
     if not key:
-        name = cfg.MODEL.META_ARCHITECTURE
         raise ValueError(
-            f"--tta: {name} has no test-time augmentation (no key MODEL.{name.upper()}.TTA). Leave "
-            "the option out, or take a model that has it, such as VSM."
+            f"--tta: {cfg.MODEL.META_ARCHITECTURE} has no test-time augmentation (no key "
+            f"MODEL.{model_node(cfg)}.TTA). Leave the option out, or take a model that has it, "
+            "such as VSM."
         )
     return [key, str(on)]
 

@@ -1,8 +1,8 @@
 """Backbones as Detectron2's: timm's, YOLOX's, and builders for Detectron2's own Swin and ViTDet.
 
 ``MODEL.BACKBONE.NAME`` names a builder in ``BACKBONE_REGISTRY``. Every model takes its maps by
-their strides, so that any builder serves any model: these, Detectron2's ``build_resnet_backbone`` and
-``build_resnet_fpn_backbone``, or one of your own.
+their strides, so that any builder serves any model: these, Detectron2's ``build_resnet_backbone``
+and ``build_resnet_fpn_backbone``, or one of your own.
 """
 
 import importlib

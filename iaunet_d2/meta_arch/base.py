@@ -30,10 +30,14 @@ class SegmentationModel(nn.Module, ABC):
         learns_from_unlabeled: whether training batches may hold images without ground truth
             (``unlabeled`` True). To any other model these would be images without cells.
         finds_overlaps: whether masks of an image can share pixels.
+        node: name under ``MODEL`` of the model's keys.
+        decoders: whether it is put together from a pixel decoder and a query decoder by name.
     """
 
     learns_from_unlabeled: bool = False
     finds_overlaps: bool = True
+    node: str = ""
+    decoders: bool = False
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -54,9 +58,19 @@ class SegmentationModel(nn.Module, ABC):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1))
         self.normalize = normalize
 
-    @staticmethod
-    def pixel_arguments(cfg: Any) -> dict[str, Any]:
-        """This class's arguments from a config."""
+    @classmethod
+    def pixel_arguments(cls, cfg: Any) -> dict[str, Any]:
+        """Return this class's arguments from a config.
+
+        Raises:
+            ValueError: the config names a decoder, and the model is not put together from those.
+        """
+        for key in ("PIXEL_DECODER", "QUERY_DECODER"):
+            if cfg.MODEL[key].NAME and not cls.decoders:
+                raise ValueError(
+                    f"MODEL.{key}.NAME {cfg.MODEL[key].NAME!r}: {cls.__name__} has no such part; "
+                    'set it to "", or take IAUNet or Mask2Former (MODEL.META_ARCHITECTURE)'
+                )
         return {
             "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
             "pixel_std": list(cfg.MODEL.PIXEL_STD),

@@ -49,6 +49,8 @@ class ImprovedAttentionUNet(LabelMapModel):
 
     network: AttentionUNet
 
+    node = "IAU_NET"
+
     @configurable
     def __init__(
         self,

@@ -31,6 +31,8 @@ class IAUNet(MaskQueryModel):
             :func:`~iaunet_d2.networks.rescored_instances`.
     """
 
+    node = "IAUNET"
+    decoders = True
     network: QueryNetwork
 
     @configurable

@@ -63,6 +63,7 @@ class IAUNetV1(MaskQueryModel):
             :func:`~iaunet_d2.networks.rescored_instances`.
     """
 
+    node = "IAUNETV1"
     network: IAUNetV1Network
 
     @configurable

@@ -39,6 +39,8 @@ class Mask2Former(MaskQueryModel):
             :func:`~iaunet_d2.networks.rescored_masks`.
     """
 
+    node = "MASK2FORMER"
+    decoders = True
     network: Mask2FormerNetwork
 
     @configurable

@@ -68,6 +68,7 @@ class MAUNet(LabelMapModel):
         ValueError: consistency is asked for, and the networks are not two.
     """
 
+    node = "MAUNET"
     learns_from_unlabeled = True  # see require_labels
 
     network: MAUNetwork | MAUNetEnsemble

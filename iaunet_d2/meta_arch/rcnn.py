@@ -30,6 +30,7 @@ class MaskRCNN(RegionModel):
         mask_threshold: a pixel belongs to an instance where its probability exceeds this.
     """
 
+    node = "MASK_RCNN"
     network: RCNN
 
     @configurable

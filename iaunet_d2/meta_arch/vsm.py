@@ -49,6 +49,7 @@ class VSM(RegionModel):
         resolve_overlaps: give each pixel to the best instance alone.
     """
 
+    node = "VSM"
     network: VSMNetwork
 
     @configurable

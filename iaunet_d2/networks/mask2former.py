@@ -23,7 +23,7 @@ from .transformers_parts import Mask2FormerSettings, criterion, whole_model
 class _AsInTransformers(nn.Module):
     """A part whose ``module`` is transformers', and whose checkpoints have that module's names."""
 
-    module: nn.Module
+    module: Any
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Return the tensors without ``module.`` in their names."""

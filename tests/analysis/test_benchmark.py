@@ -29,7 +29,7 @@ from iaunet_d2.analysis.models import (
     measured_config,
 )
 from iaunet_d2.cli import main
-from iaunet_d2.config import queries_of
+from iaunet_d2.meta_arch.lookup import queries_of
 
 BASE = Point("m", "inference", "cpu", "fp32", False, 1, 64, 8, 0)
 

@@ -6,8 +6,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
 from iaunet_d2.analysis import summarize
-from iaunet_d2.config import get_iaunet_cfg, queries_of
+from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.meta_arch import IAUNetV1
+from iaunet_d2.meta_arch.lookup import queries_of
 from iaunet_d2.networks import IAUNetV1Output, QueryPrediction
 
 TINY = [

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 
-from ...config import queries_of, query_node
+from ...meta_arch.lookup import queries_key, queries_of
 
 MODES = ("inference", "training", "backbone")
 NUMERIC = ("batch", "size", "queries", "instances")
@@ -148,7 +148,6 @@ def with_queries(cfg: CfgNode, queries: int) -> CfgNode:
     """A copy of a config with another number of queries; 0 leaves it."""
     cfg = cfg.clone()
     cfg.defrost()
-    node = query_node(cfg)
-    if queries and node is not None:
-        node.NUM_QUERIES = queries
+    if queries and (key := queries_key(cfg)):
+        cfg.merge_from_list([key, queries])
     return cfg
