@@ -9,7 +9,7 @@ from detectron2.config import get_cfg as detectron2_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.transforms import RandomFlip, ResizeShortestEdge
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.solver.build import GradientClipType
 from torch import nn
@@ -37,6 +37,7 @@ def test_detectron2_understands_the_config(config: str) -> None:
     cfg = iaunet_d2.get_cfg(config)
     GradientClipType(cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE)
     assert cfg.MODEL.META_ARCHITECTURE in META_ARCH_REGISTRY
+    assert cfg.MODEL.BACKBONE.NAME in BACKBONE_REGISTRY
     assert cfg.INPUT.MASK_FORMAT in ("polygon", "bitmask") and cfg.INPUT.FORMAT in ("RGB", "BGR")
     # What Detectron2's own functions make of it.
     optimizer = build_optimizer(cfg, nn.Linear(1, 1))
