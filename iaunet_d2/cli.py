@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
-from .config.imports import add_import_argument, import_parts
+from .config.imports import add_import_argument, import_asked
 
 # Command -> module of iaunet_d2.commands, in the order of the help.
 _COMMANDS = {
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, modules = _parser()
     args = parser.parse_args(arguments)
     try:
-        import_parts(args.imports)
+        import_asked(args.imports)
         code: int | None = modules[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"iaunet {args.command}: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..config import get_iaunet_cfg, without_part_weights
+from ..config.imports import import_parts
 from ..engine.checkpointer import AtomicCheckpointer
 from ..engine.optimizer import grouped_optimizer
 from ..engine.preflight import check_model, merge_config
@@ -46,6 +47,7 @@ def built_model(cfg: CfgNode, weights: str = "") -> nn.Module:
         CheckpointError: the weights are damaged, or do not fit.
         FileNotFoundError: there are no such weights.
     """
+    import_parts(cfg.MODEL.IMPORTS)  # again where this is a process of its own
     check_model(cfg)
     torch.manual_seed(max(cfg.SEED, 0))
     with _quiet("detectron2"):

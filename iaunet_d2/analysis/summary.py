@@ -35,12 +35,14 @@ class Summary:
         gmacs: 1e9 multiply-accumulates for one image.
         size: the image's side in pixels.
         parts: the same per part of the network.
+        counter: the library that counted.
     """
 
     parameters: int
     gmacs: float
     size: int
     parts: list[Part]
+    counter: str = "fvcore"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -54,7 +56,7 @@ class Summary:
         lines = [f"{'part':<{width}}  {'parameters':>12}  {'GMACs':>8}"]
         lines += [f"{name:<{width}}  {count:>12,}  {gmacs:>8.2f}" for name, count, gmacs in rows]
         lines.append(
-            f"one {self.size} x {self.size} image; GMACs as fvcore counts them "
+            f"one {self.size} x {self.size} image; GMACs as {self.counter} counts them "
             f"(2 x GMACs = {2 * self.gmacs:.2f} GFLOPs)"
         )
         return "\n".join(lines)
@@ -145,17 +147,19 @@ def _counted_by_torch(model: nn.Module, size: int) -> Summary:
         for name, part in model.named_children()
         if _parameters(part)
     ]
-    return _with_rest(_parameters(model), flops.get("Global", 0) / 2e9, size, parts)
+    return _with_rest(_parameters(model), flops.get("Global", 0) / 2e9, size, parts, "PyTorch")
 
 
-def _with_rest(parameters: int, gmacs: float, size: int, parts: list[Part]) -> Summary:
+def _with_rest(
+    parameters: int, gmacs: float, size: int, parts: list[Part], counter: str = "fvcore"
+) -> Summary:
     """Summarize parts, and what is in none of them."""
     rest = Part(
         "other (mask products, resizing)",
         parameters - sum(part.parameters for part in parts),
         gmacs - sum(part.gmacs for part in parts),
     )
-    return Summary(parameters, gmacs, size, [*parts, rest])
+    return Summary(parameters, gmacs, size, [*parts, rest], counter)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -26,10 +26,15 @@ KEPT_IN = "imports"
 """Folder of ``OUTPUT_DIR`` that holds a copy of each imported file."""
 
 _imported: dict[str, ModuleType] = {}
+_asked: list[str] = []  # by --import of the command that runs in this process
 
 
 class PartImportError(ValueError):
     """A file or module that a config or ``--import`` names cannot be imported."""
+
+
+class MissingPartError(PartImportError):
+    """A file that a config or ``--import`` names does not exist."""
 
 
 def add_import_argument(parser: ArgumentParser) -> None:
@@ -60,7 +65,30 @@ def import_parts(names: Iterable[str], folder: Path | None = None) -> tuple[str,
     Raises:
         PartImportError: one does not exist or fails; the message names it.
     """
-    return tuple(_import_one(name, folder) for name in names)
+    found = []
+    for name in names:
+        try:
+            found.append(_import_one(name, folder))
+        except MissingPartError as error:
+            if not _asked:
+                raise
+            logger.warning("%s. Left out: --import gives %s.", error, ", ".join(_asked))
+    return tuple(found)
+
+
+def import_asked(names: Iterable[str]) -> None:
+    """Import what ``--import`` names; every config that is read from now on names it too.
+
+    Raises:
+        PartImportError: one does not exist or fails.
+    """
+    _asked[:] = []
+    _asked[:] = import_parts(names)
+
+
+def with_asked(names: Iterable[str]) -> tuple[str, ...]:
+    """Return imported names, and those of ``--import`` behind them."""
+    return tuple(dict.fromkeys((*names, *_asked)))
 
 
 def add_imported_config(cfg: CN) -> None:
@@ -134,9 +162,9 @@ def _existing(name: str, folder: Path | None) -> Path:
     for place in places:
         if place.is_file():
             return place.resolve()
-    raise PartImportError(
-        f"MODEL.IMPORTS names {name}, which is not in {' or '.join(str(p.parent) for p in places)};"
-        " give its place by --import <file>.py"
+    raise MissingPartError(
+        f"{name}, which MODEL.IMPORTS or --import names, does not exist (looked for: "
+        f"{', '.join(map(str, places))}); give its place by --import <file>.py"
     )
 
 

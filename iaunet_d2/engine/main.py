@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import get_iaunet_cfg, without_part_weights
-from ..config.imports import add_import_argument, import_parts, keep_imports
+from ..config.imports import add_import_argument, import_asked, keep_imports
 from ..data import ensure_registered
 from .checkpointer import AtomicCheckpointer
 from .errors import ConfigError, NonFiniteLossError
@@ -79,10 +79,9 @@ def load_config(args: Namespace) -> CfgNode:
         FileNotFoundError: there is no such file.
         ConfigError: a key or a value is wrong, or ``--eval-only`` has no weights to evaluate.
     """
-    imports = import_parts(args.imports)
+    import_asked(args.imports)
     cfg = get_iaunet_cfg()
     args.config_file = merge_config(cfg, args.config_file, args.opts or [])
-    cfg.MODEL.IMPORTS = tuple(dict.fromkeys((*cfg.MODEL.IMPORTS, *imports)))
     if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
         raise ConfigError(
             "--eval-only needs weights: MODEL.WEIGHTS <file>, or --resume for the last checkpoint "

@@ -19,6 +19,7 @@ from torch import nn
 from .._seam import uses_standin
 from ..config import config_path, prepare_imports
 from ..config.former import former_problems, take_at_their_word
+from ..config.imports import with_asked
 from ..data.mixing import mix_problem
 from ..data.unlabeled import is_unlabeled
 from .errors import ConfigError, OutputError
@@ -68,8 +69,8 @@ def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
         take_at_their_word(cfg, settings)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"the command line: {error}") from error
-    if imports:
-        cfg.MODEL.IMPORTS = imports
+    if path or imports:
+        cfg.MODEL.IMPORTS = with_asked(imports)
     return path
 
 
