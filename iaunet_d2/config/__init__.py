@@ -1,8 +1,10 @@
 """Config keys of this project on top of Detectron2's, and where the shipped YAML files are."""
 
 import ast
+import contextlib
 from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
@@ -65,8 +67,9 @@ def prepare_imports(cfg: CN, value: object, config_file: str = "") -> tuple[str,
 
     Args:
         cfg: the config, in place.
-        value: a tuple or list of names, or the text of one.
-        config_file: beside which files are looked for first; empty: the working directory alone.
+        value: a tuple or list of names, or its text.
+        config_file: beside which, and beside the files it builds on (``_BASE_``), files are looked
+            for first; empty: in the working directory alone.
 
     Returns:
         the names, files as absolute paths.
@@ -74,22 +77,33 @@ def prepare_imports(cfg: CN, value: object, config_file: str = "") -> tuple[str,
     Raises:
         PartImportError: the value is no list of names, or an import fails.
     """
+    names = value
     if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            value = (value,)  # a single name without quotes
-    names = (value,) if isinstance(value, str) else value
+        with contextlib.suppress(ValueError, SyntaxError):
+            names = ast.literal_eval(value)
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise PartImportError(
-            f"MODEL.IMPORTS {value!r} is no list of names, such as ('my_parts.py',)"
-        )
-    imported = import_parts(names, Path(config_file).parent if config_file else None)
+        name = names if isinstance(names, str) and names else "my_parts.py"
+        raise PartImportError(f"MODEL.IMPORTS {value!r} is no list of names; write ({name!r},)")
+    imported = import_parts(names, _folders(Path(config_file)) if names and config_file else ())
     if imported:
         complete = get_cfg()
         add_iaunet_config(complete)
         add_missing_keys(cfg, complete)
     return imported
+
+
+def _folders(config: Path) -> list[Path]:
+    """Return the folders of a config and of those that it builds on, its own first."""
+    bases = yaml.safe_load(config.read_text(encoding="utf-8")).get("_BASE_", [])
+    paths = [config.parent / Path(base).expanduser() for base in _listed(bases)]
+    return [
+        config.parent,
+        *(folder for path in paths if path.is_file() for folder in _folders(path)),
+    ]
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def config_path(name: str) -> str:

@@ -4,17 +4,17 @@ A file is one Python file, complete in itself: training keeps a copy beside the 
 prediction imports that. Several files make a package, which is installed and named as a module.
 """
 
+import functools
 import hashlib
 import importlib
-import importlib.util
 import logging
 import sys
 import traceback
 from argparse import ArgumentParser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypeVar
 
 from detectron2.config import CfgNode as CN
 
@@ -22,10 +22,12 @@ from ..files import atomic_write
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 KEPT_IN = "imports"
 """Folder of ``OUTPUT_DIR`` that holds a copy of each imported file."""
 
-_imported: dict[str, ModuleType] = {}
+_imported: dict[str, ModuleType] = {}  # by the digest of a file, or by a module's name
 _asked: list[str] = []  # by --import of the command that runs in this process
 
 
@@ -50,14 +52,15 @@ def add_import_argument(parser: ArgumentParser) -> None:
     )
 
 
-def import_parts(names: Iterable[str], folder: Path | None = None) -> tuple[str, ...]:
+def import_parts(names: Iterable[str], folders: Sequence[Path] = ()) -> tuple[str, ...]:
     """Import files (``my_parts.py``) or modules (``my_package.parts``), each once.
 
-    A file that was imported already, perhaps as a copy in another folder, is not run again.
+    A file that was imported already, perhaps as a copy with another place or name, is not run
+    again.
 
     Args:
         names: of the files or modules.
-        folder: where files are looked for first; then in the working directory.
+        folders: where files are looked for first, in turn; then in the working directory.
 
     Returns:
         the absolute paths of the files, and the names of the modules.
@@ -68,7 +71,7 @@ def import_parts(names: Iterable[str], folder: Path | None = None) -> tuple[str,
     found = []
     for name in names:
         try:
-            found.append(_import_one(name, folder))
+            found.append(_import_one(name, folders))
         except MissingPartError as error:
             if not _asked:
                 raise
@@ -92,10 +95,14 @@ def with_asked(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def add_imported_config(cfg: CN) -> None:
-    """Add the keys of imported parts: call each one's ``add_config(cfg)``, if it has one."""
+    """Add the keys of imported parts: call each one's ``add_config(cfg)``, if it has one.
+
+    Raises:
+        PartImportError: one of these functions fails; the message names it.
+    """
     for module in _imported.values():
         if hasattr(module, "add_config"):
-            module.add_config(cfg)
+            _run(str(module.__file__), functools.partial(module.add_config, cfg), "add_config of ")
 
 
 def add_missing_keys(cfg: CN, complete: CN) -> None:
@@ -114,51 +121,50 @@ def keep_imports(cfg: CN, write: bool = True) -> None:
         cfg: the config, in place; its files are absolute paths.
         write: copy; else only name the copies, as every process but one does.
     """
-    kept: dict[str, str] = {}
+    kept: dict[str, bytes] = {}
     names = []
     for name in cfg.MODEL.IMPORTS:
         if not name.endswith(".py"):
             names.append(name)
             continue
-        text = Path(name).read_text(encoding="utf-8")
+        source = Path(name).read_bytes()
         copy = f"{KEPT_IN}/{Path(name).name}"
-        if kept.get(copy, text) != text:
-            copy = f"{KEPT_IN}/{Path(name).stem}_{_digest(text)}.py"
-        kept[copy] = text
+        if kept.get(copy, source) != source:
+            copy = f"{KEPT_IN}/{Path(name).stem}_{_digest(source)}.py"
+        kept[copy] = source
         names.append(copy)
     cfg.MODEL.IMPORTS = tuple(names)
-    for copy, text in kept.items() if write else ():
+    for copy, source in kept.items() if write else ():
         target = Path(cfg.OUTPUT_DIR, copy)
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as stream:
-            stream.write(text.encode())
+            stream.write(source)
 
 
 def without_places(names: Iterable[str]) -> tuple[str, ...]:
-    """Describe imports by name and content, wherever the files lie."""
+    """Describe files by their content, wherever they lie, and modules by their names."""
     return tuple(
-        f"{Path(name).stem}:{_digest(Path(name).read_text(encoding='utf-8'))}"
-        if name.endswith(".py")
-        else name
-        for name in names
+        _digest(Path(name).read_bytes()) if name.endswith(".py") else name for name in names
     )
 
 
-def _import_one(name: str, folder: Path | None) -> str:
+def _import_one(name: str, folders: Sequence[Path]) -> str:
     if not name.endswith(".py"):
         if name not in _imported:
             _imported[name] = _run(name, lambda: importlib.import_module(name))
         return name
-    path = _existing(name, folder)
-    key = f"{path.stem}_{_digest(path.read_text(encoding='utf-8'))}"
-    if key not in _imported:
-        _imported[key] = _run(str(path), lambda: _execute(path, f"_iaunet_d2_import_{key}"))
+    path = _existing(name, folders)
+    source = path.read_bytes()
+    digest = _digest(source)
+    if digest not in _imported:
+        module_name = f"_iaunet_d2_import_{path.stem}_{digest}"
+        _imported[digest] = _run(str(path), lambda: _execute(path, source, module_name))
         logger.info("Imported %s.", path)
     return str(path)
 
 
-def _existing(name: str, folder: Path | None) -> Path:
-    places = [Path(name)] if folder is None else [folder / name, Path(name)]
+def _existing(name: str, folders: Sequence[Path]) -> Path:
+    places = list(dict.fromkeys([*(folder / name for folder in folders), Path(name)]))
     for place in places:
         if place.is_file():
             return place.resolve()
@@ -168,39 +174,48 @@ def _existing(name: str, folder: Path | None) -> Path:
     )
 
 
-def _execute(path: Path, module_name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
+def _execute(path: Path, source: bytes, module_name: str) -> ModuleType:
+    """Run a file's source; no bytecode is left beside the file or read from there."""
+    module = ModuleType(module_name)
+    module.__file__ = str(path)
     sys.modules[module_name] = module  # what it defines can be pickled
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[module_name]
         raise
     return module
 
 
-def _run(name: str, load: Any) -> ModuleType:
+def _run(name: str, call: Callable[[], T], what: str = "") -> T:
+    """Call a function of a file or module of that name, and say what fails in it, and where."""
     try:
-        return load()
+        return call()
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0] and error.name != name:
+        if error.name in (name, name.partition(".")[0]):
             raise PartImportError(
-                f"MODEL.IMPORTS: {name} needs {error.name}: install it"
+                f"the module {name}, which MODEL.IMPORTS or --import names, is not installed; "
+                "install its package, or name a file: <file>.py"
             ) from error
         raise PartImportError(
-            f"MODEL.IMPORTS names the module {name}, which is not installed; install its package, "
-            "or name a file: <file>.py"
+            f"{name}, which MODEL.IMPORTS or --import names, needs {error.name}: install it. A "
+            "file is complete in itself; several make a package, to be installed and named as a "
+            "module"
         ) from error
     except Exception as error:
+        message = " ".join(str(error).split())
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
-        line = f", line {frames[-1].lineno}" if frames else ""
+        place = f"{what}{name}, line {frames[-1].lineno}" if frames else f"{what}{name}"
+        if isinstance(error, AssertionError) and "already registered" in message:
+            raise PartImportError(
+                f"{place}: a part of that name is registered already ({message}). Give yours "
+                "another name; of one file, two versions cannot be imported together"
+            ) from error
         raise PartImportError(
-            f"MODEL.IMPORTS: {name}{line} failed: {type(error).__name__}: {error}"
+            f"{place}, which MODEL.IMPORTS or --import names, failed: "
+            f"{type(error).__name__}: {message}"
         ) from error
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _digest(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()[:12]

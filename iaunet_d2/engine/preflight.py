@@ -54,7 +54,7 @@ def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
         PartImportError: something that ``MODEL.IMPORTS`` names cannot be imported.
     """
     path = config_path(config_file) if config_file else ""
-    imports = _merge_file(cfg, path) if path else ()
+    imports = _merge_file(cfg, path) if path else tuple(cfg.MODEL.IMPORTS)
     misplaced = [name for name in opts[0::2] if name.startswith("--")]
     if misplaced:
         raise ConfigError(f"{misplaced[0]} must stand in front of the KEY VALUE pairs")
@@ -69,8 +69,7 @@ def merge_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
         take_at_their_word(cfg, settings)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"the command line: {error}") from error
-    if path or imports:
-        cfg.MODEL.IMPORTS = with_asked(imports)
+    cfg.MODEL.IMPORTS = with_asked(imports)
     return path
 
 
