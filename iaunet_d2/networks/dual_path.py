@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .attention import Attention, QueryBlock, feed_forward
 from .instance_activation import InstanceActivation
 from .layers import init_normal, init_xavier
-from .query_decoder import Attention, Memory, QueryBlock, QueryPrediction, feed_forward
+from .query_decoder import Memory, QueryPrediction
 
 
 class PixelBlock(nn.Module):

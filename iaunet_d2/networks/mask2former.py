@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .criterion import Target, mean_over_processes
 from .maps import ShapedBackbone, maps_at
 from .pixel_decoder import MASK_FEATURES, PixelDecoder
-from .query_decoder import QueryDecoder, QueryPrediction
+from .query_decoder import QueryDecoder, QueryPrediction, level_projections
 from .query_network import QueryNetwork, QueryOutput
 from .transformers_parts import Mask2FormerSettings, criterion, whole_model
 
@@ -101,7 +101,8 @@ class MaskedQueryDecoder(_AsInTransformers, QueryDecoder):
     other pixel.
 
     Args:
-        input_shape: of the pixel decoder, with three levels of the same channels.
+        input_shape: of the pixel decoder, with three levels. Those of other channels than
+            ``hidden_dim`` are projected by a 1x1 convolution each.
         hidden_dim: channels of the queries; a multiple of 32.
         num_queries: object queries.
         num_classes: K, "no object" not counted.
@@ -127,10 +128,10 @@ class MaskedQueryDecoder(_AsInTransformers, QueryDecoder):
     ) -> None:
         super().__init__()
         channels = [s.channels for n, s in input_shape.items() if n != MASK_FEATURES]
-        if len(channels) != 3 or len(set(channels)) != 1:
+        if len(channels) != 3:
             raise ValueError(
-                f"Mask2Former's query decoder reads three levels of the same channels; the pixel "
-                f"decoder (MODEL.PIXEL_DECODER.NAME) gives {channels}"
+                f"Mask2Former's query decoder reads three levels; the pixel decoder "
+                f"(MODEL.PIXEL_DECODER.NAME) gives {len(channels)}"
             )
         settings = Mask2FormerSettings(
             num_classes=num_classes,
@@ -141,10 +142,10 @@ class MaskedQueryDecoder(_AsInTransformers, QueryDecoder):
             ffn_dim=ffn_dim,
             encoder_layers=1,
         )
-        mask_channels = input_shape[MASK_FEATURES].channels
-        whole = whole_model([8] * 4, settings, channels[0], mask_channels)
+        whole = whole_model([8] * 4, settings, input_shape[MASK_FEATURES].channels)
         self.module = whole.model.transformer_module
         self.class_head = whole.class_predictor
+        self.projections = level_projections(channels, hidden_dim)
 
     def forward(
         self,
@@ -154,12 +155,13 @@ class MaskedQueryDecoder(_AsInTransformers, QueryDecoder):
         every_block: bool = True,
     ) -> list[QueryPrediction]:
         """Refine and predict; see :meth:`~.query_decoder.QueryDecoder.forward`."""
+        projected = [p(level) for p, level in zip(self.projections, levels, strict=True)]
         embeddings: list[Tensor] = []  # transformers multiplies them and keeps the masks alone
         embedder = self.module.decoder.mask_predictor.mask_embedder
         hook = embedder.register_forward_hook(lambda _, __, output: embeddings.append(output))
         try:
             decoded = self.module(
-                multi_scale_features=list(levels),
+                multi_scale_features=projected,
                 mask_features=mask_features,
                 output_hidden_states=True,
             )

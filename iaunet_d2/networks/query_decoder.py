@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .anchors import spread_points, window_coefficients, with_coordinates
-from .layers import init_normal, init_xavier
+from .attention import QueryBlock
+from .layers import init_normal
 from .pixel_decoder import MASK_FEATURES
 from .points import sample_points
 from .position import sine_encoding_of_points, sine_position_encoding
@@ -37,104 +38,6 @@ def mask_logits(mask_embeddings: Tensor, mask_features: Tensor) -> Tensor:
     """(B, Q, C) and (B, C, H, W) to (B, Q, H, W); in the precision that the tensors have."""
     with torch.autocast(mask_features.device.type, enabled=False):
         return torch.einsum("bqc,bchw->bqhw", mask_embeddings, mask_features)
-
-
-class Attention(nn.Module):
-    """Multi-head attention through ``scaled_dot_product_attention``, with biases in every
-    projection.
-    """
-
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"HIDDEN_DIM {dim} is not divisible by NUM_HEADS {num_heads}")
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.output = nn.Linear(dim, dim)
-
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
-    ) -> Tensor:
-        """Attend.
-
-        Args:
-            query: (B, Q, C).
-            key, value: (B, L, C).
-            allowed: bool, broadcastable to (B, heads, Q, L): True where attention may go; every row
-                needs one True.
-
-        Returns:
-            (B, Q, C).
-        """
-        q, k, v = (
-            self._split(self.query(query)),
-            self._split(self.key(key)),
-            self._split(self.value(value)),
-        )
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).flatten(2))  # (B, heads, Q, C/heads) -> (B, Q, C)
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> (B, heads, L, C/heads)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-def feed_forward(dim: int, ffn_dim: int, dropout: float = 0.0) -> nn.Sequential:
-    """Two linear layers with a ReLU between them: (..., C) to (..., C)."""
-    return nn.Sequential(
-        nn.Linear(dim, ffn_dim),
-        nn.ReLU(inplace=True),
-        nn.Dropout(dropout),
-        nn.Linear(ffn_dim, dim),
-    )
-
-
-class QueryBlock(nn.Module):
-    """Cross-attention to pixel features, self-attention, feed-forward; each with a residual and a
-    post-norm.
-    """
-
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.cross_attention = Attention(dim, num_heads, dropout)
-        self.self_attention = Attention(dim, num_heads, dropout)
-        self.ffn = feed_forward(dim, ffn_dim, dropout)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
-        init_xavier(self)
-
-    def forward(
-        self,
-        queries: Tensor,
-        query_position: Tensor,
-        memory: Tensor,
-        memory_position: Tensor,
-        allowed: Tensor | None = None,
-    ) -> Tensor:
-        """Refine queries.
-
-        Args:
-            queries: (B, Q, C).
-            query_position: (Q, C).
-            memory: pixel features of one level, flattened, (B, L, C).
-            memory_position: (L, C).
-            allowed: see :meth:`Attention.forward`.
-
-        Returns:
-            (B, Q, C).
-        """
-        placed = queries + query_position
-        change = self.cross_attention(placed, memory + memory_position, memory, allowed)
-        queries = self.norms[0](queries + self.dropout(change))
-        placed = queries + query_position
-        queries = self.norms[1](
-            queries + self.dropout(self.self_attention(placed, placed, queries))
-        )
-        return self.norms[2](queries + self.dropout(self.ffn(queries)))
 
 
 class QueryDecoder(nn.Module, ABC):
@@ -167,6 +70,14 @@ class QueryDecoder(nn.Module, ABC):
     def extend(self, mask_features: Tensor) -> Tensor:
         """Add the channels that the decoder's mask embeddings need; as they are by default."""
         return mask_features
+
+
+def level_projections(level_channels: Sequence[int], dim: int) -> nn.ModuleList:
+    """Build a 1x1 convolution for each level of other channels than ``dim``."""
+    return nn.ModuleList(
+        nn.Identity() if channels == dim else nn.Conv2d(channels, dim, 1)
+        for channels in level_channels
+    )
 
 
 class LevelQueryDecoder(QueryDecoder):
@@ -238,10 +149,7 @@ class LevelQueryDecoder(QueryDecoder):
         init_normal(self.mask_head)
         if self.window_head is not None:
             init_normal(self.window_head)
-        self.projections = nn.ModuleList(
-            nn.Identity() if channels == hidden_dim else nn.Conv2d(channels, hidden_dim, 1)
-            for channels in level_channels
-        )
+        self.projections = level_projections(level_channels, hidden_dim)
 
     def extend(self, mask_features: Tensor) -> Tensor:
         """Add the channels of places (B, 4, H, W) where masks have windows."""

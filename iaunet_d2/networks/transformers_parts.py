@@ -83,7 +83,6 @@ def one_model(channels: Sequence[int], settings: Mask2FormerSettings) -> Iterato
 def whole_model(
     channels: Sequence[int],
     settings: Mask2FormerSettings,
-    level_channels: int = 0,
     mask_channels: int = 0,
 ) -> Any:
     """Return the model that is built at the moment (:func:`one_model`), or build one.
@@ -91,7 +90,6 @@ def whole_model(
     Args:
         channels: of the backbone's maps, finest first.
         settings: sizes and loss weights.
-        level_channels: of the levels that the queries read; 0 is ``settings.hidden_dim``.
         mask_channels: of the mask features; 0 is ``settings.hidden_dim``.
 
     Returns:
@@ -101,16 +99,21 @@ def whole_model(
         MissingExtraError: transformers is not installed.
         ValueError: sizes that transformers cannot build.
     """
-    if _current.get() is not None:
-        return _current.get()
-    width = settings.hidden_dim
-    config = _config(channels, settings, level_channels or width, mask_channels or width)
+    current = _current.get()
+    if current is not None:
+        if current.config.hidden_dim != settings.hidden_dim:
+            raise ValueError(
+                f"a decoder of {settings.hidden_dim} channels cannot be part of a model of "
+                f"{current.config.hidden_dim}"
+            )
+        return current
+    config = _config(channels, settings, mask_channels or settings.hidden_dim)
     return library().Mask2FormerForUniversalSegmentation(config)
 
 
 def criterion(settings: Mask2FormerSettings) -> tuple[Any, dict[str, float]]:
     """Build transformers' ``Mask2FormerLoss``, and return it with the weights of its losses."""
-    config = _config([8] * 4, settings, settings.hidden_dim, settings.hidden_dim)
+    config = _config([8] * 4, settings, settings.hidden_dim)
     weights = {
         "loss_cross_entropy": settings.class_weight,
         "loss_mask": settings.mask_weight,
@@ -122,9 +125,7 @@ def criterion(settings: Mask2FormerSettings) -> tuple[Any, dict[str, float]]:
     return Mask2FormerLoss(config=config, weight_dict=weights), weights
 
 
-def _config(
-    channels: Sequence[int], settings: Mask2FormerSettings, level_channels: int, mask_channels: int
-) -> Any:
+def _config(channels: Sequence[int], settings: Mask2FormerSettings, mask_channels: int) -> Any:
     if settings.hidden_dim % GROUPS or settings.hidden_dim % settings.num_heads:
         raise ValueError(
             f"MODEL.MASK2FORMER.HIDDEN_DIM {settings.hidden_dim} must be divisible by {GROUPS} and "
@@ -147,7 +148,7 @@ def _config(
             backbone_config=placeholder,
             num_labels=settings.num_classes,
             num_queries=settings.num_queries,
-            feature_size=level_channels,
+            feature_size=settings.hidden_dim,
             mask_feature_size=mask_channels,
             hidden_dim=settings.hidden_dim,
             num_attention_heads=settings.num_heads,

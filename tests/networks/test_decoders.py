@@ -16,9 +16,10 @@ from iaunet_d2.networks import (
     sine_position_encoding,
 )
 from iaunet_d2.networks.anchors import spread_points, window_coefficients, with_coordinates
+from iaunet_d2.networks.attention import Attention
 from iaunet_d2.networks.layers import coordinate_channels
 from iaunet_d2.networks.position import sine_encoding_of_points
-from iaunet_d2.networks.query_decoder import Attention, mask_logits
+from iaunet_d2.networks.query_decoder import mask_logits
 
 # Names and order are the backbone's own business: maps are found by their strides.
 SHAPES = {

@@ -44,7 +44,7 @@ def build(backbone, settings):
     with one_model(maps_at(shapes).channels, settings):
         pixels = DeformablePixelDecoder(input_shape=shapes, hidden_dim=settings.hidden_dim)
         queries = MaskedQueryDecoder(
-            input_shape=pixels.output_shape(), num_classes=settings.num_classes
+            input_shape=pixels.output_shape(), hidden_dim=settings.hidden_dim
         )
     return Mask2FormerNetwork(backbone, pixels, queries, settings)
 
@@ -267,7 +267,7 @@ def test_each_decoder_stands_alone_with_channels_of_its_own():
     assert [tuple(x.shape) for x in levels] == [(2, 64, 2, 3), (2, 64, 4, 6), (2, 64, 8, 12)]
     predictions = queries(levels, features)
     assert len(predictions) == 3 and predictions[-1].mask_embeddings.shape == (2, 100, 64)
-    with pytest.raises(ValueError, match=r"three levels of the same channels.*\[8, 16\]"):
+    with pytest.raises(ValueError, match=r"reads three levels.*gives 2"):
         MaskedQueryDecoder(
             input_shape={
                 "level0": MapShape(8, 16),
