@@ -13,6 +13,9 @@ from iaunet_d2.meta_arch import PIXEL_DECODER_REGISTRY, QUERY_DECODER_REGISTRY
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
+OWN = ("_iaunet_d2_import_", "own_")
+"""How names of modules begin that tests import: files, and packages."""
+
 TINY = [
     *("MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "resnet10t", "MODEL.IAUNET.HIDDEN_DIM", "16"),
     *("MODEL.IAUNET.NUM_QUERIES", "5", "MODEL.IAUNET.FFN_DIM", "16"),
@@ -40,6 +43,9 @@ def as_in_a_new_process() -> Iterator[None]:
     modules, asked = set(sys.modules), list(imports._asked)
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "iaunet_d2")]
     logging_before = [(x.level, x.propagate, list(x.handlers)) for x in loggers]
+    for table in tables[:-1]:
+        for name in [name for name, part in table.items() if part.__module__.startswith(OWN)]:
+            del table[name]
     imports._imported.clear()
     imports._asked.clear()
     try:
@@ -50,7 +56,7 @@ def as_in_a_new_process() -> Iterator[None]:
             table.update(content)
         imports._asked[:] = asked
         for name in set(sys.modules) - modules:
-            if name.startswith(("_iaunet_d2_import_", "own_")):
+            if name.startswith(OWN):
                 del sys.modules[name]
         for logger, (level, propagate, handlers) in zip(loggers, logging_before, strict=True):
             logger.setLevel(level)

@@ -133,7 +133,7 @@ def keep_imports(cfg: CN, write: bool = True) -> None:
             copy = f"{KEPT_IN}/{Path(name).stem}_{_digest(source)}.py"
         kept[copy] = source
         names.append(copy)
-    cfg.MODEL.IMPORTS = tuple(names)
+    cfg.MODEL.IMPORTS = tuple(dict.fromkeys(names))
     for copy, source in kept.items() if write else ():
         target = Path(cfg.OUTPUT_DIR, copy)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 
+from ...config.imports import without_places
 from ...env import describe_environment
 from ...files import atomic_write
 from ..timing import Spread, spread
@@ -97,7 +98,10 @@ class ResultsFile:
 
 
 def digest(cfg: CfgNode) -> str:
-    """Of everything a config says."""
+    """Of everything a config says, and of the files that it imports, wherever these lie."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.IMPORTS = without_places(cfg.MODEL.IMPORTS)
     return hashlib.sha256(cfg.dump().encode()).hexdigest()[:16]
 
 
