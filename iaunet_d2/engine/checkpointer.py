@@ -144,9 +144,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return data if "model" in data else {"model": data}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        if checkpoint.get("matching_heuristics") and not uses_standin():
-            # Backbones of the model zoo: Detectron2 looks for like names, and tells what it found.
-            return super()._load_model(checkpoint)
+        if checkpoint.get("matching_heuristics"):
+            return self._load_like_names(checkpoint)
         state = checkpoint["model"]
         if state and all(name.startswith("module.") for name in state):
             state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -162,6 +161,35 @@ class AtomicCheckpointer(DetectionCheckpointer):
         if message:
             logger.warning("MODEL.WEIGHTS_STRICT is False; this was not loaded:\n%s", message)
         return super()._load_model({**checkpoint, "model": dict(state)})
+
+    def _load_like_names(self, checkpoint: dict[str, Any]) -> Any:
+        """Load a backbone of the model zoo, whose names are the ends of some of the model's.
+
+        Detectron2 looks for these, and tells what it found.
+
+        Raises:
+            CheckpointError: there are none, or Detectron2 itself is not in use.
+        """
+        if uses_standin():
+            raise CheckpointError(
+                f"{self._path_now} (MODEL.WEIGHTS) is of Detectron2's model zoo: it takes "
+                "Detectron2 itself and one of its backbones; for a timm backbone set "
+                "MODEL.TIMM.PRETRAINED True or MODEL.TIMM.CHECKPOINT <file> instead"
+            )
+        first = next(iter(checkpoint["model"]), "no weights")
+        incompatible = super()._load_model(checkpoint)
+        left = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
+        if all(name in left for name, _ in self.model.named_parameters()):
+            message = (
+                f"nothing in {self._path_now} (MODEL.WEIGHTS: {first} ...) fits the model; take "
+                "the backbone that it is of (MODEL.BACKBONE.NAME, for R-50.pkl "
+                "build_resnet_backbone; MODEL.RESNETS.DEPTH), and for a timm backbone "
+                "MODEL.TIMM.PRETRAINED True or MODEL.TIMM.CHECKPOINT <file> instead"
+            )
+            if self._strict_now:
+                raise CheckpointError(message)
+            logger.warning(message)
+        return incompatible
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

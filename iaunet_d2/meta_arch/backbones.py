@@ -5,17 +5,29 @@ their strides, so that any builder serves any model: these, Detectron2's ``build
 and ``build_resnet_fpn_backbone``, or one of your own.
 """
 
+import functools
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 
-from ..networks import STRIDES, CSPDarknet, TimmPyramid
+from .._seam import uses_standin
+from ..networks import STRIDES, CSPDarknet, MissingStrideError, TimmPyramid, maps_at
+from ..networks.maps import map_name
 from .registries import UnknownPartError, registered
 
 TIMM_BUILDER = "build_timm_backbone"
+
+# Detectron2's registered builders, and the keys of Detectron2's that choose their maps.
+KEYS_OF_MAPS = {
+    "build_resnet_backbone": ("MODEL.RESNETS.OUT_FEATURES",),
+    "build_resnet_fpn_backbone": ("MODEL.RESNETS.OUT_FEATURES", "MODEL.FPN.IN_FEATURES"),
+    "build_retinanet_resnet_fpn_backbone": ("MODEL.RESNETS.OUT_FEATURES", "MODEL.FPN.IN_FEATURES"),
+}
 
 
 class TimmBackbone(TimmPyramid, Backbone):
@@ -97,7 +109,7 @@ def build_d2_swin_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
         UnknownPartError: Detectron2 itself is not installed.
     """
     own = cfg.MODEL.D2_SWIN
-    return _of_detectron2("swin", "build_d2_swin_backbone").SwinTransformer(
+    backbone = _of_detectron2("swin", "build_d2_swin_backbone").SwinTransformer(
         in_chans=input_shape.channels,
         embed_dim=own.EMBED_DIM,
         depths=tuple(own.DEPTHS),
@@ -105,6 +117,8 @@ def build_d2_swin_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
         window_size=own.WINDOW_SIZE,
         drop_path_rate=own.DROP_PATH_RATE,
     )
+    backbone._size_divisibility = 32  # Detectron2 writes it under another name than it reads
+    return backbone
 
 
 @BACKBONE_REGISTRY.register()
@@ -138,10 +152,16 @@ def _of_detectron2(module: str, name: str) -> Any:
     try:
         return importlib.import_module(f"detectron2.modeling.backbone.{module}")
     except ImportError as error:
-        raise UnknownPartError(
-            f"MODEL.BACKBONE.NAME {name!r} needs Detectron2 itself ({error}); install it, or take "
-            f"{TIMM_BUILDER}"
-        ) from error
+        raise _needs_detectron2(name, str(error)) from error
+
+
+def _needs_detectron2(name: str, why: str = "") -> UnknownPartError:
+    if uses_standin():
+        why = "the stand-in has none of its backbones"
+    return UnknownPartError(
+        f"MODEL.BACKBONE.NAME {name!r} needs Detectron2 itself ({why}); install it, or take "
+        f"{TIMM_BUILDER}"
+    )
 
 
 def build_backbone(cfg: Any, strides: Sequence[int] = STRIDES) -> Backbone:
@@ -149,12 +169,70 @@ def build_backbone(cfg: Any, strides: Sequence[int] = STRIDES) -> Backbone:
 
     Args:
         cfg: the config.
-        strides: that the model reads; a timm model is built to the last of them.
+        strides: that the model reads; a timm model is built to the last of them. Stride 2 may be
+            missing (:class:`~iaunet_d2.networks.stem.StemmedMaps`).
 
     Raises:
-        UnknownPartError: the name is not registered.
+        UnknownPartError: the name is not registered, or what is does not build a backbone.
+        MissingStrideError: the backbone has no map at one of the strides.
     """
-    builder = registered(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
-    if cfg.MODEL.BACKBONE.NAME == TIMM_BUILDER:
+    name = cfg.MODEL.BACKBONE.NAME
+    if name in KEYS_OF_MAPS and name not in BACKBONE_REGISTRY:
+        raise _needs_detectron2(name)
+    builder = registered(BACKBONE_REGISTRY, name, "MODEL.BACKBONE.NAME")
+    if name == TIMM_BUILDER:
         return timm_backbone(cfg, strides)
-    return builder(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
+    _check_maps_of_resnet(cfg, strides)
+    backbone = builder(cfg, ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN)))
+    if not isinstance(backbone, Backbone):
+        raise UnknownPartError(
+            f"MODEL.BACKBONE.NAME {name!r} built a {type(backbone).__name__}, which is no "
+            "detectron2.modeling.Backbone"
+        )
+    shapes = backbone.output_shape()
+    there = {shape.stride for shape in shapes.values()}
+    read = maps_at(shapes, [stride for stride in strides if stride != 2 or 2 in there]).names
+    if set(read) != set(shapes):
+        _freeze_unread(backbone, read, len(cfg.MODEL.PIXEL_MEAN))
+    return backbone
+
+
+def _check_maps_of_resnet(cfg: Any, strides: Sequence[int]) -> None:
+    """Name the keys that choose the maps of Detectron2's ResNets; its defaults give stride 16."""
+    name, coarse = cfg.MODEL.BACKBONE.NAME, [stride for stride in strides if stride > 2]
+    asked = {key: list(_value(cfg, key)) for key in KEYS_OF_MAPS.get(name, ())}
+    for key, names in asked.items():
+        if missing := [stride for stride in coarse if map_name(stride) not in names]:
+            needed = [map_name(stride) for stride in coarse]
+            raise MissingStrideError(
+                f"MODEL.BACKBONE.NAME {name!r} has no map at stride {missing[0]}: {key} is "
+                f"{names}; the model needs strides {tuple(coarse)}: set "
+                + " and ".join(f'{each} "{needed}"' for each in asked)
+            )
+
+
+def _value(cfg: Any, key: str) -> Any:
+    return functools.reduce(getattr, key.split("."), cfg)
+
+
+def _freeze_unread(backbone: Backbone, names: Sequence[str], channels: int) -> None:
+    """Turn gradients off, in place, of parameters that only other maps than these depend on.
+
+    With several processes PyTorch waits for a gradient of every parameter that asks for one.
+    """
+    modes = [(module, module.training) for module in backbone.modules()]
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
+    asked = (getattr(backbone, "size_divisibility", 0), *backbone.padding_constraints.values())
+    side = math.lcm(STRIDES[-1], *(value for value in asked if value > 0))
+    try:
+        backbone.eval()  # draws no random number, and keeps statistics
+        maps = backbone(torch.zeros(1, channels, side, side))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    read = torch.stack([maps[name].sum() for name in names]).sum()
+    if not read.requires_grad:
+        return
+    gradients = torch.autograd.grad(read, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)

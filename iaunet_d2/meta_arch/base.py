@@ -80,12 +80,19 @@ class SegmentationModel(nn.Module, ABC):
     @property
     def size_divisibility(self) -> int:
         """Least common multiple of 32 and what the backbone asks for; it divides the input."""
-        asked = [
-            module.size_divisibility
-            for module in self.network.modules()
-            if isinstance(module, Backbone)
-        ]
+        # Detectron2's Swin has the property and fails to give it.
+        asked = [getattr(one, "size_divisibility", 0) for one in self._backbones()]
+        asked += [one.padding_constraints.get("size_divisibility", 0) for one in self._backbones()]
         return math.lcm(SIZE_DIVISIBILITY, *(value for value in asked if value > 0))
+
+    @property
+    def square_size(self) -> int:
+        """Least side of the square inputs that the backbone asks for; 0 if it takes any shape."""
+        asked = (one.padding_constraints.get("square_size", 0) for one in self._backbones())
+        return max(asked, default=0)
+
+    def _backbones(self) -> list[Backbone]:
+        return [module for module in self.network.modules() if isinstance(module, Backbone)]
 
     @property
     def device(self) -> torch.device:
@@ -171,7 +178,12 @@ class SegmentationModel(nn.Module, ABC):
         """Normalised images in one tensor, padded at the right and the bottom by zeros."""
         tensors = [x["image"].to(self.device) for x in batched_inputs]
         tensors = normalize_images(tensors, self.pixel_mean, self.pixel_std, self.normalize)
-        images = ImageList.from_tensors(tensors, self.size_divisibility)
+        square = self.square_size
+        if square:  # at least: Detectron2 would cut a larger image
+            square = max(square, *(side for tensor in tensors for side in tensor.shape[-2:]))
+        images = ImageList.from_tensors(
+            tensors, self.size_divisibility, padding_constraints={"square_size": square}
+        )
         images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
         return images
 

@@ -28,7 +28,6 @@ from ..networks import (
     supervised_losses,
 )
 from ..networks.maunet import MIN_SIDE
-from .base import SIZE_DIVISIBILITY
 from .label_map import LabelMapModel
 from .maunet_build import (
     KEY,
@@ -210,8 +209,8 @@ class MAUNet(LabelMapModel):
                 own.window,
                 own.overlap,
                 own.batch,
-                SIZE_DIVISIBILITY,
-                MIN_SIDE,
+                self.size_divisibility,
+                self._least_side,
             )
 
         return multi_scale(windowed, image, own.scales, own.most_pixels)
@@ -229,14 +228,20 @@ class MAUNet(LabelMapModel):
         tensors = normalize_images(tensors, self.pixel_mean, self.pixel_std, self.normalize)
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in tensors]
         height, width = (
-            padded_side(max(side), SIZE_DIVISIBILITY, MIN_SIDE) for side in zip(*sizes, strict=True)
+            padded_side(max(side), self.size_divisibility, self._least_side)
+            for side in zip(*sizes, strict=True)
         )
         filled = torch.stack([mirror_pad(x, height, width) for x in tensors])
         return ImageList(filled.contiguous(memory_format=torch.channels_last), sizes)
 
+    @property
+    def _least_side(self) -> int:
+        return max(MIN_SIDE, self.square_size)
+
     def fold(self) -> None:
         """Fold batch norms into convolutions, in place: quicker, and for inference alone."""
-        blank = torch.zeros(1, len(self.pixel_mean), MIN_SIDE, MIN_SIDE, device=self.device)
+        side = padded_side(1, self.size_divisibility, self._least_side)
+        blank = torch.zeros(1, len(self.pixel_mean), side, side, device=self.device)
         fold_batch_norms(self.eval().network, blank)
 
     def counted(self, train_mode: bool) -> nn.Module:

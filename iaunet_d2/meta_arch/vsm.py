@@ -22,7 +22,6 @@ from ..networks import (
     without_overlaps,
 )
 from .backbones import build_backbone
-from .base import SIZE_DIVISIBILITY
 from .regions import RegionModel
 
 logger = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class VSM(RegionModel):
         image without cells the segmenter never.
         """
         self.eval()
-        side, channels = SIZE_DIVISIBILITY, len(self.pixel_mean)
+        side, channels = self.size_divisibility, len(self.pixel_mean)
         blank = torch.zeros(1, channels, side, side, device=self.device)
         for part in (self.network.detector, self.network.segmenter):
             fold_batch_norms(part, blank)

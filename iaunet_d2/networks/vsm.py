@@ -94,8 +94,12 @@ class VSMNetwork(nn.Module):
     def __init__(self, detector: YOLOX, segmenter: CropUNet, settings: VSMSettings) -> None:
         super().__init__()
         _check(settings, detector.settings.in_channels)
-        self.detector = detector.requires_grad_(settings.stage != "seg")
-        self.segmenter = segmenter.requires_grad_(settings.stage != "det")
+        self.detector, self.segmenter = detector, segmenter
+        # What is frozen already, such as the first stages of Detectron2's ResNets, stays so.
+        if settings.stage == "seg":
+            detector.requires_grad_(False)
+        if settings.stage == "det":
+            segmenter.requires_grad_(False)
         self.settings = settings
         for name in ("crop_mean", "crop_std"):
             values = torch.tensor(getattr(settings, name)).view(-1, 1, 1)
