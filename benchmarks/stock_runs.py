@@ -2,8 +2,8 @@
 
 A run trains some iterations, evaluates and leaves a checkpoint; a line each says which Detectron2
 was in use, how the loss went, and what ``COCOEvaluator`` found. Stock SGD clips each parameter by
-itself, and ``DatasetMapper`` resizes and flips one way: the figures show that it works, not how good
-a model can be.
+itself, and ``DatasetMapper`` resizes and flips one way: the figures show that it works, not how
+good a model can be.
 
 Usage: ``python benchmarks/stock_runs.py [CONFIG ...] [--iterations 40]``
 """
