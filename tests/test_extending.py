@@ -1,6 +1,7 @@
 """The examples of ``docs/extending.md``, as the page has them: short, and they work."""
 
 import json
+import pickle
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ import torch
 from detectron2.modeling import build_model
 from own_parts import CONFIGS, TINY, as_in_a_new_process
 
+from iaunet_d2._seam import uses_standin
 from iaunet_d2.cli import main as iaunet
 from iaunet_d2.config import get_iaunet_cfg
+from iaunet_d2.engine import AtomicCheckpointer
 from iaunet_d2.engine import main as train_net
 from iaunet_d2.meta_arch import PIXEL_DECODER_REGISTRY, QUERY_DECODER_REGISTRY
 
@@ -102,3 +105,21 @@ def test_own_area_loss_is_right(work: Path) -> None:
 @pytest.mark.parametrize("registry", [PIXEL_DECODER_REGISTRY, QUERY_DECODER_REGISTRY])
 def test_page_names_every_shipped_decoder(registry: object) -> None:
     assert all(f"`{name}`" in PAGE for name, _ in registry)
+
+
+def test_resnet_of_detectron2_takes_weights_of_the_zoo(work: Path) -> None:
+    """A file with the zoo's names and form fills the backbone, and nothing else."""
+    if uses_standin():
+        pytest.skip("Detectron2's ResNet is not part of the stand-in")
+    cfg = get_iaunet_cfg("resnet_fpn.yaml")
+    model = build_model(cfg)
+    assert (cfg.INPUT.FORMAT, cfg.INPUT.NORMALIZE) == ("BGR", "dataset")
+    assert cfg.MODEL.PIXEL_STATISTICS == "config"
+    resnet = model.network.backbone.bottom_up
+    arrays = {k: np.full(v.shape, 0.25, np.float32) for k, v in resnet.state_dict().items()}
+    content = {"model": arrays, "__author__": "MSRA", "matching_heuristics": True}
+    Path("R-50.pkl").write_bytes(pickle.dumps(content))
+    others = {k: v.clone() for k, v in model.state_dict().items() if "bottom_up" not in k}
+    AtomicCheckpointer(model, strict=cfg.MODEL.WEIGHTS_STRICT).load("R-50.pkl", [])
+    assert all(torch.all(tensor == 0.25) for tensor in resnet.state_dict().values())
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in others.items())
