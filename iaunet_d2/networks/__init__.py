@@ -12,7 +12,15 @@ from .iau_net import AttentionUNet
 from .iaunet_v1 import DualPixelDecoder, IAUNetV1Network, IAUNetV1Output
 from .inference import logits_of_queries, rescored_instances, rescored_masks, rescored_queries
 from .label_maps import components, grown, scored_label_map, without_holes, without_small
-from .maps import STRIDES, MapSelection, MapShape, MissingStrideError, ShapedBackbone, maps_at
+from .maps import (
+    STRIDES,
+    MapSelection,
+    MapShape,
+    MissingStrideError,
+    ShapedBackbone,
+    map_shapes,
+    maps_at,
+)
 from .mask2former import DeformablePixelDecoder, Mask2FormerNetwork, MaskedQueryDecoder
 from .mask_branch import ConvMaskBranch, MaskBranch
 from .matcher import CostWeights, Match, dice_cost, hungarian, mask_cost, matching_costs
@@ -20,7 +28,7 @@ from .maunet import MAUNetEnsemble, MAUNetOutput, MAUNetwork, mean_output, outpu
 from .maunet_instances import DistanceSettings, distance_instances
 from .maunet_loss import consistency_loss, supervised_losses
 from .paste import paste_masks
-from .pixel_decoder import PixelDecoder, PyramidPixelDecoder, UNetPixelDecoder
+from .pixel_decoder import PixelDecoder, PyramidPixelDecoder, UNetPixelDecoder, level_shapes
 from .point_rend import PointMaskBranch, PointRendSettings
 from .points import grid_points, sample_points, subdivided, uncertain_points
 from .position import sine_position_encoding
@@ -100,7 +108,9 @@ __all__ = [
     "grid_points",
     "grown",
     "hungarian",
+    "level_shapes",
     "logits_of_queries",
+    "map_shapes",
     "maps_at",
     "mask_cost",
     "mask_logits",

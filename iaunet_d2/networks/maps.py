@@ -46,7 +46,16 @@ class MapSelection:
     strides: tuple[int, ...]
 
     def of(self, maps: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the selected maps of a backbone's output, finest first."""
+        """Return the selected maps of a backbone's output, finest first.
+
+        Raises:
+            ValueError: there are no maps of these names.
+        """
+        if not maps.keys() >= set(self.names):
+            raise ValueError(
+                f"the backbone gives maps named {list(maps)}, and the network was built for "
+                f"{list(self.names)}: give it the backbone's output_shape()"
+            )
         return [maps[name] for name in self.names]
 
 
@@ -55,10 +64,19 @@ def map_name(stride: int) -> str:
     return f"res{stride.bit_length() - 1}"
 
 
-def map_shapes(channels: Iterable[int], strides: Iterable[int]) -> dict[str, MapShape]:
-    """Describe maps under the names of :func:`map_name`."""
-    pairs = zip(channels, strides, strict=True)
-    return {map_name(stride): MapShape(count, stride) for count, stride in pairs}
+def map_shapes(
+    channels: Iterable[int], strides: Iterable[int] = STRIDES, names: Iterable[str] = ()
+) -> dict[str, MapShape]:
+    """Describe maps, by default under the names of :func:`map_name`, as ``output_shape()`` does.
+
+    Args:
+        channels, strides: of the maps, finest first.
+        names: of the maps, where the backbone has its own.
+    """
+    strides = list(strides)
+    names = list(names) or [map_name(stride) for stride in strides]
+    shapes = zip(names, channels, strides, strict=True)
+    return {name: MapShape(count, stride) for name, count, stride in shapes}
 
 
 def maps_at(shapes: Mapping[str, Any], strides: Sequence[int] = STRIDES) -> MapSelection:

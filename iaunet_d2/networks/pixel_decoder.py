@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -152,11 +152,19 @@ class PixelDecoder(nn.Module, ABC):
 
     def output_shape(self) -> dict[str, MapShape]:
         """Return the shapes of the levels, coarsest first, and then of ``mask_features``."""
-        count = len(self.level_channels)
-        strides = [4 << (count - i) for i in range(count)]
-        shapes = zip(self.level_channels, strides, strict=True)
-        levels = {f"level{i}": MapShape(*shape) for i, shape in enumerate(shapes)}
-        return {**levels, MASK_FEATURES: MapShape(self.mask_channels, 4)}
+        return level_shapes(self.level_channels, self.mask_channels)
+
+
+def level_shapes(level_channels: Sequence[int], mask_channels: int) -> dict[str, MapShape]:
+    """Describe what a pixel decoder gives: levels, coarsest first, and mask features at stride 4.
+
+    A query decoder that is built beside its pixel decoder takes it as ``input_shape``.
+    """
+    count = len(level_channels)
+    strides = [4 << (count - i) for i in range(count)]
+    shapes = zip(level_channels, strides, strict=True)
+    levels = {f"level{i}": MapShape(*shape) for i, shape in enumerate(shapes)}
+    return {**levels, MASK_FEATURES: MapShape(mask_channels, 4)}
 
 
 class UNetPixelDecoder(PixelDecoder):
