@@ -144,9 +144,13 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return data if "model" in data else {"model": data}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        state = checkpoint["model"]
+        # A detector of the zoo, of whose parts the backbone may be the model's.
+        detector = "__author__" in checkpoint and not self._strict_now
+        if detector and state.keys().isdisjoint(self.model.state_dict()):
+            checkpoint = {**checkpoint, "matching_heuristics": True}
         if checkpoint.get("matching_heuristics"):
             return self._load_like_names(checkpoint)
-        state = checkpoint["model"]
         if state and all(name.startswith("module.") for name in state):
             state = {name.removeprefix("module."): value for name, value in state.items()}
         message = mismatch(self.model.state_dict(), state)

@@ -227,6 +227,22 @@ def test_weights_of_the_zoo_load_into_the_backbone(
 
 
 @genuine
+def test_a_detector_of_the_zoo_gives_its_backbone(zoo: Path) -> None:
+    """As the Mask R-CNNs of the zoo: with every part's names, and nothing said of likeness."""
+    arrays = pickle.loads(zoo.read_bytes())["model"]
+    names = {f"backbone.bottom_up.{name}": value for name, value in arrays.items()}
+    names["proposal_generator.rpn_head.conv.weight"] = arrays["stem.conv1.weight"]
+    content = {"model": names, "__author__": "Detectron2 Model Zoo"}
+    zoo.with_name("detector.pkl").write_bytes(pickle.dumps(content))
+    built, file = build("IAUNet", "build_resnet_fpn_backbone"), str(zoo.with_name("detector.pkl"))
+    with pytest.raises(CheckpointError, match=r"MODEL\.WEIGHTS_STRICT False"):
+        AtomicCheckpointer(built).load(file, checkpointables=[])
+    AtomicCheckpointer(built, strict=False).load(file, checkpointables=[])
+    state = backbone_of(built).bottom_up.state_dict()
+    assert all(torch.equal(value, torch.from_numpy(arrays[n])) for n, value in state.items())
+
+
+@genuine
 def test_weights_of_the_zoo_under_another_backbone(
     zoo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
