@@ -10,6 +10,7 @@ from detectron2.config import get_cfg
 
 from .baselines import add_baselines
 from .common import add_common
+from .former import leaves, take_at_their_word
 from .iau_net import add_iau_net
 from .iaunet import add_iaunet
 from .iaunet_v1 import add_iaunet_v1
@@ -54,9 +55,10 @@ def get_iaunet_cfg(config_file: str = "") -> CN:
     add_iaunet_config(cfg)
     if config_file:
         path = config_path(config_file)
-        model = CN.load_yaml_with_base(path).get("MODEL") or {}
-        imported = prepare_imports(cfg, model.get("IMPORTS", ()), path)
+        settings = dict(leaves(CN.load_yaml_with_base(path)))
+        imported = prepare_imports(cfg, settings.get("MODEL.IMPORTS", ()), path)
         cfg.merge_from_file(path)
+        take_at_their_word(cfg, settings)
         if imported:
             cfg.MODEL.IMPORTS = imported
     return cfg

@@ -4,7 +4,7 @@ Their keys and values stood in the way of Detectron2's own trainer and mapper. A
 Detectron2's that a config names without ours means what Detectron2 means by it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -59,6 +59,16 @@ def take_at_their_word(cfg: CfgNode, settings: Mapping[str, Any]) -> None:
     for theirs, ours in _EXTENDED.items():
         if theirs in settings and ours not in settings:
             cfg.merge_from_list([ours, False])
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a nested dict, with dots between their parts, and their values."""
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from leaves(value, name + ".")
+        else:
+            yield name, value
 
 
 def has_key(cfg: CfgNode, name: str) -> bool:

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from .._seam import uses_standin
 from ..config import config_path, prepare_imports
-from ..config.former import former_problems, take_at_their_word
+from ..config.former import former_problems, leaves, take_at_their_word
 from ..config.imports import with_asked
 from ..data.mixing import mix_problem
 from ..data.unlabeled import is_unlabeled
@@ -88,7 +88,7 @@ def _merge_file(cfg: CfgNode, path: str) -> tuple[str, ...]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds no keys")
     _require_detectron2(loaded.get("MODEL", {}), path)
-    settings = dict(_leaves(loaded))
+    settings = dict(leaves(loaded))
     imports = prepare_imports(cfg, settings.get("MODEL.IMPORTS", ()), path)
     _require_known(cfg, settings, path)
     try:
@@ -109,18 +109,9 @@ def _require_detectron2(model: Any, path: str) -> None:
         )
 
 
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, name + ".")
-        else:
-            yield name, value
-
-
 def _require_known(cfg: CfgNode, settings: Mapping[str, Any], source: str) -> None:
     """Raise for keys that ``cfg`` lacks, with near ones, and for what earlier versions wrote."""
-    every = list(dict(_leaves(cfg)))
+    every = list(dict(leaves(cfg)))
     known = {*every, *(k.rsplit(".", n)[0] for k in every for n in range(1, k.count(".") + 1))}
     problems = former_problems(cfg, settings)
     for key in settings:

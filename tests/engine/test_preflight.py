@@ -99,6 +99,9 @@ def test_a_key_of_detectron2_s_alone_means_what_detectron2_means(
 ) -> None:
     cfg = merge(tmp_path, text, *opts)
     assert (cfg.INPUT.FLIP_BOTH, cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL) == expected
+    if not opts:  # the other way to read a file says the same
+        read = get_iaunet_cfg(str(tmp_path / "c.yaml"))
+        assert (read.INPUT.FLIP_BOTH, read.SOLVER.CLIP_GRADIENTS.FULL_MODEL) == expected
     # A config that training wrote says both, and is read back as it was.
     (tmp_path / "dumped.yaml").write_text(cfg.dump())
     again = get_iaunet_cfg()
