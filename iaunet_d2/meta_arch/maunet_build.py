@@ -66,7 +66,7 @@ def build_network(cfg: Any) -> MAUNetwork | MAUNetEnsemble:
     if len(last) != len(names) or any(stride not in (8, 16, 32) for stride in last):
         raise ValueError(
             f"{KEY}.LAST_STRIDES {tuple(own.LAST_STRIDES)}: one of 8, 16 and 32 is needed for each "
-            f"of the encoders {names}"
+            f"of the encoders {tuple(own.ENCODERS) or (cfg.MODEL.TIMM.NAME,)}"
         )
     if cfg.MODEL.TIMM.CHECKPOINT and len(names) > 1:
         raise ValueError(
