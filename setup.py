@@ -26,7 +26,10 @@ class BuildWithPth(build_py):
 setup(
     packages=[*find_packages(include=["iaunet_d2", "iaunet_d2.*"]), "iaunet_d2.configs"],
     package_dir={"iaunet_d2.configs": "configs"},
-    package_data={"iaunet_d2": ["py.typed"], "iaunet_d2.configs": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        "iaunet_d2": ["py.typed"],
+        "iaunet_d2.configs": ["*.yaml", "*/*.yaml", "lazy/*.py"],
+    },
     py_modules=["_iaunet_d2_seam"],
     cmdclass={"build_py": BuildWithPth},
 )
