@@ -118,7 +118,10 @@ def _is_provenance(file: Path) -> bool:
 def tta_key(cfg: CfgNode) -> str:
     """The config key that switches the model's test-time augmentation; empty if it has none."""
     name = model_node(cfg)
-    return f"MODEL.{name}.TTA" if "TTA" in cfg.MODEL.get(name, {}) else ""
+    node = cfg.MODEL.get(name, {})
+    if "TTA" not in node:
+        return ""
+    return f"MODEL.{name}.TTA.ENABLED" if isinstance(node.TTA, CfgNode) else f"MODEL.{name}.TTA"
 
 
 def label_threshold(segmenter: Segmenter) -> float:

@@ -23,8 +23,12 @@ def reads_num_classes(cfg: CfgNode) -> bool:
 
 
 def model_node(cfg: CfgNode) -> str:
-    """Return the name under ``MODEL`` of the model's keys; empty for one without."""
-    return getattr(model_class(cfg), "node", "")
+    """Return the name under ``MODEL`` of the model's keys; empty for one without.
+
+    A model of another package has the node that is called like it, in capitals, if there is one.
+    """
+    name: str = getattr(model_class(cfg), "node", "") or cfg.MODEL.META_ARCHITECTURE.upper()
+    return name if isinstance(cfg.MODEL.get(name), CfgNode) else ""
 
 
 def queries_key(cfg: CfgNode) -> str:
