@@ -55,7 +55,8 @@ def get_iaunet_cfg(config_file: str = "") -> CN:
     add_iaunet_config(cfg)
     if config_file:
         path = config_path(config_file)
-        settings = dict(leaves(CN.load_yaml_with_base(path)))
+        # As unsafe as merge_from_file, which reads the file next.
+        settings = dict(leaves(CN.load_yaml_with_base(path, allow_unsafe=True)))
         imported = prepare_imports(cfg, settings.get("MODEL.IMPORTS", ()), path)
         cfg.merge_from_file(path)
         take_at_their_word(cfg, settings)
@@ -96,7 +97,9 @@ def prepare_imports(cfg: CN, value: object, config_file: str = "") -> tuple[str,
 
 def _folders(config: Path) -> list[Path]:
     """Return the folders of a config and of those that it builds on, its own first."""
-    bases = yaml.safe_load(config.read_text(encoding="utf-8")).get("_BASE_", [])
+    bases: str | list[str] = []
+    with contextlib.suppress(yaml.constructor.ConstructorError):  # tuples, as Python dumps them
+        bases = yaml.safe_load(config.read_text(encoding="utf-8")).get("_BASE_", [])
     paths = [config.parent / Path(base).expanduser() for base in _listed(bases)]
     return [
         config.parent,

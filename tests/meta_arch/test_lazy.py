@@ -209,7 +209,8 @@ def saved(config: Any, folder: Path) -> str:
 
 
 def test_no_model_is_left_out() -> None:
-    ours = {n for n, m in META_ARCH_REGISTRY if issubclass(m, meta_arch.SegmentationModel)}
+    # Other tests register models of their own.
+    ours = {n for n, m in META_ARCH_REGISTRY if m.__module__.startswith("iaunet_d2.")}
     assert ours == set(MODELS)
 
 
