@@ -17,6 +17,7 @@ from .iaunet_v1 import add_iaunet_v1
 from .imports import PartImportError, add_imported_config, add_missing_keys, import_parts
 from .maunet import add_maunet
 from .parts import add_parts
+from .seeded import add_seeded
 from .vsm import add_vsm
 
 
@@ -34,6 +35,7 @@ def add_iaunet_config(cfg: CN) -> None:
     add_common(cfg)
     add_parts(cfg)
     add_iaunet(cfg)
+    add_seeded(cfg)
     add_iaunet_v1(cfg)
     add_iau_net(cfg)
     add_maunet(cfg)

@@ -19,8 +19,8 @@ def add_parts(cfg: CN) -> None:
     # Channels of FPNPixelDecoder.
     cfg.MODEL.PIXEL_DECODER.FPN_DIM = 256
     cfg.MODEL.QUERY_DECODER = CN()
-    # IAUNetQueryDecoder, MultiScaleMaskedTransformerDecoder (Mask2Former's), or yours; "" is the
-    # model's own.
+    # IAUNetQueryDecoder, SeededQueryDecoder (with MODEL.META_ARCHITECTURE IAUNet),
+    # MultiScaleMaskedTransformerDecoder (Mask2Former's), or yours; "" is the model's own.
     cfg.MODEL.QUERY_DECODER.NAME = ""
     _add_backbones(cfg)
 

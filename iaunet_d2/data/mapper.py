@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from ..networks import DENSE_TARGETS, DenseTarget, dense_target
+from ..networks import DENSE_TARGETS, DenseTarget, dense_target, seed_target
 from .augmentation import (
     ManyChannelInput,
     inference_augmentations,
@@ -55,6 +55,7 @@ class IAUNetDatasetMapper:
         seed: int = 0,
         dense_targets: str = "none",
         num_classes: int = 1,
+        seed_places: int | None = None,
     ) -> None:
         """
         Args:
@@ -73,6 +74,7 @@ class IAUNetDatasetMapper:
                 :data:`~iaunet_d2.networks.dense_targets.DENSE_TARGETS`, or "none" for no such
                 entry.
             num_classes: of ``dense_target``.
+            seed_places: places per instance in ``seed_target``; None for no such entry.
         """
         if dense_targets not in ("none", *DENSE_TARGETS):
             raise ValueError(
@@ -92,6 +94,7 @@ class IAUNetDatasetMapper:
         self.seed = seed
         self.dense_targets = dense_targets
         self.num_classes = num_classes
+        self.seed_places = seed_places
         self._read = functools.partial(
             read_image, channels=tuple(channels), percentiles=tuple(percentiles)
         )
@@ -128,6 +131,7 @@ class IAUNetDatasetMapper:
             "seed": max(cfg.SEED, 0),
             "dense_targets": options.DENSE_TARGETS,
             "num_classes": cfg.MODEL.NUM_CLASSES,
+            "seed_places": cfg.MODEL.SEEDED.TEACHERS if options.SEED_TARGETS else None,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +164,10 @@ class IAUNetDatasetMapper:
             )
             if self.dense_targets != "none":
                 entry["dense_target"] = self._dense_target(entry["instances"])
+            if self.seed_places is not None:
+                masks = entry["instances"].gt_masks.tensor.numpy()
+                random = np.random.default_rng((self.seed, int(position or 0)))
+                entry["seed_target"] = seed_target(masks, self.seed_places, random)
         return entry
 
     def read(self, dataset_dict: dict[str, Any]) -> np.ndarray:

@@ -2,14 +2,28 @@
 
 from typing import Any
 
+import numpy as np
+import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor, nn
 
-from ..networks import PixelDecoder, QueryDecoder, QueryNetwork, QueryOutput
+from ..networks import (
+    PixelDecoder,
+    QueryDecoder,
+    QueryNetwork,
+    QueryOutput,
+    SeededCriterion,
+    SeededDecoder,
+    SeedTarget,
+    SetCriterion,
+    seed_target,
+)
 from .backbones import build_backbone
+from .base import truth_masks
 from .mask_queries import CountedForward, MaskQueryModel, build_criterion, inference_arguments
 from .pixel_decoders import build_pixel_decoder
+from .preprocess import padding_mask
 from .query_decoders import build_query_decoder
 
 
@@ -72,17 +86,40 @@ class IAUNet(MaskQueryModel):
         """Return the constructor's arguments."""
         own, backbone = cfg.MODEL.IAUNET, build_backbone(cfg)
         pixel_decoder = build_pixel_decoder(cfg, backbone.output_shape(), "IAUNetPixelDecoder")
-        levels = pixel_decoder.output_shape()
+        shapes = pixel_decoder.output_shape()
+        query_decoder = build_query_decoder(cfg, shapes, "IAUNetQueryDecoder")
         return {
             "backbone": backbone,
             "pixel_decoder": pixel_decoder,
-            "query_decoder": build_query_decoder(cfg, levels, "IAUNetQueryDecoder"),
-            "criterion": build_criterion(cfg.MODEL.NUM_CLASSES, own.LOSS),
+            "query_decoder": query_decoder,
+            "criterion": _criterion(cfg, query_decoder),
             **cls.pixel_arguments(cfg),
             "deep_supervision": own.LOSS.DEEP_SUPERVISION,
             "aux_at_inference": own.AUX_AT_INFERENCE,
             **inference_arguments(cfg, own),
         }
+
+    def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Weighted losses of a batch with ground truth, in training and in evaluation mode."""
+        images = self.preprocess(batched_inputs)
+        targets = self.targets(batched_inputs, images)
+        seeds = self._seed_targets(batched_inputs)
+        padding = padding_mask(images)
+        output = self.network(images.tensor, padding, self.deep_supervision, seeds)
+        return self.criterion(output.predictions, output.mask_features, targets)
+
+    def _seed_targets(self, batched_inputs: list[dict[str, Any]]) -> list[SeedTarget] | None:
+        """Targets of seeded queries, from the loader or made here; None for other queries."""
+        decoder = self.network.query_decoder
+        if not isinstance(decoder, SeededDecoder):
+            return None
+        random = np.random.default_rng(int(torch.randint(1 << 31, ())))
+        return [
+            inputs["seed_target"]
+            if "seed_target" in inputs
+            else seed_target(truth_masks(inputs["instances"]).numpy(), decoder.teachers, random)
+            for inputs in batched_inputs
+        ]
 
     def supervised(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
         """Run the network with every prediction that is trained."""
@@ -99,3 +136,19 @@ class IAUNet(MaskQueryModel):
     def counted(self, train_mode: bool) -> nn.Module:
         """Return the network up to last masks of the input's size."""
         return CountedForward(self.network, train_mode or self.aux_at_inference)
+
+
+def _criterion(cfg: Any, query_decoder: QueryDecoder) -> SetCriterion:
+    """Build the criterion that the query decoder needs."""
+    classes, loss = cfg.MODEL.NUM_CLASSES, cfg.MODEL.IAUNET.LOSS
+    if not isinstance(query_decoder, SeededDecoder):
+        return build_criterion(classes, loss)
+    own = cfg.MODEL.SEEDED.LOSS
+    return build_criterion(
+        classes,
+        loss,
+        SeededCriterion,
+        heat_weight=own.HEAT_WEIGHT,
+        teacher_weight=own.TEACHER_WEIGHT,
+        location_cost=own.LOCATION_COST,
+    )

@@ -12,6 +12,7 @@ from ..networks import (
     PixelDecoder,
     QueryDecoder,
     QueryOutput,
+    SeededDecoder,
     maps_at,
     one_model,
 )
@@ -111,7 +112,13 @@ def _decoders(
     if names[0] in ("", PIXEL_DECODER) and names[1] in ("", QUERY_DECODER):
         with one_model(maps_at(backbone.output_shape()).channels, settings):
             return build()
-    return build()
+    decoders = build()
+    if isinstance(decoders[1], SeededDecoder):
+        raise ValueError(
+            f"MODEL.QUERY_DECODER.NAME {names[1]!r} learns where queries begin by losses of its "
+            "own, which Mask2Former's do not have; set MODEL.META_ARCHITECTURE IAUNet"
+        )
+    return decoders
 
 
 def network_settings(cfg: Any) -> Mask2FormerSettings:

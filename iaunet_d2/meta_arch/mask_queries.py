@@ -135,9 +135,18 @@ def inference_arguments(cfg: Any, own: Any) -> dict[str, Any]:
     }
 
 
-def build_criterion(num_classes: int, loss: Any) -> SetCriterion:
-    """Matching and losses, from the keys of :func:`iaunet_d2.config.iaunet.query_loss`."""
-    return SetCriterion(
+def build_criterion(
+    num_classes: int, loss: Any, kind: type[SetCriterion] = SetCriterion, **more: Any
+) -> SetCriterion:
+    """Build matching and losses from the keys of :func:`iaunet_d2.config.iaunet.query_loss`.
+
+    Args:
+        num_classes: K.
+        loss: the node with these keys.
+        kind: of criterion.
+        more: its further arguments.
+    """
+    return kind(
         num_classes,
         CostWeights(loss.CLASS_WEIGHT, loss.MASK_WEIGHT, loss.DICE_WEIGHT),
         loss.NO_OBJECT_WEIGHT,
@@ -145,4 +154,5 @@ def build_criterion(num_classes: int, loss: Any) -> SetCriterion:
         loss.OVERSAMPLE_RATIO,
         loss.IMPORTANCE_SAMPLE_RATIO,
         loss.MATCHER_POINTS,
+        **more,
     )

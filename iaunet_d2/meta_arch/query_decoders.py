@@ -68,6 +68,35 @@ class MultiScaleMaskedTransformerDecoder(networks.MaskedQueryDecoder):
         }
 
 
+@QUERY_DECODER_REGISTRY.register()
+class SeededQueryDecoder(networks.SeededDecoder):
+    """Queries that begin at the cells, with masks that begin local; its keys are ``MODEL.SEEDED``.
+
+    ``NUM_QUERIES`` is none of them: there are as many queries as the image has cells.
+    """
+
+    __init__ = configurable(networks.SeededDecoder.__init__)
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: Any) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = cfg.MODEL.SEEDED
+        return {
+            "input_shape": input_shape,
+            "hidden_dim": own.HIDDEN_DIM,
+            "train_queries": own.TRAIN_QUERIES,
+            "max_queries": own.MAX_QUERIES,
+            "threshold": own.THRESHOLD,
+            "teachers": own.TEACHERS,
+            "num_classes": cfg.MODEL.NUM_CLASSES,
+            "blocks_per_level": own.BLOCKS_PER_LEVEL,
+            "num_heads": own.NUM_HEADS,
+            "ffn_dim": own.FFN_DIM,
+            "dropout": own.DROPOUT,
+            "side": own.SIDE,
+        }
+
+
 def build_query_decoder(cfg: Any, input_shape: Any, default: str) -> networks.QueryDecoder:
     """Build the query decoder that ``MODEL.QUERY_DECODER.NAME`` names.
 

@@ -36,6 +36,9 @@ from .query_decoder import LevelQueryDecoder, QueryDecoder, QueryPrediction, mas
 from .query_network import QueryNetwork, QueryOutput
 from .rcnn import RCNN, Detections, RCNNSettings, RegionTarget
 from .scored_masks import ScoredMasks, mask_nms
+from .seeded_criterion import SeededCriterion
+from .seeded_decoder import SeededDecoder
+from .seeds import SeedTarget, seed_target
 from .sliding_window import mirror_pad, multi_scale, padded_side, sliding_window
 from .transformers_parts import Mask2FormerSettings, MissingExtraError, one_model
 from .tversky import focal_tversky_loss
@@ -89,6 +92,9 @@ __all__ = [
     "RCNNSettings",
     "RegionTarget",
     "ScoredMasks",
+    "SeedTarget",
+    "SeededCriterion",
+    "SeededDecoder",
     "SetCriterion",
     "ShapedBackbone",
     "Target",
@@ -128,6 +134,7 @@ __all__ = [
     "rescored_queries",
     "sample_points",
     "scored_label_map",
+    "seed_target",
     "sine_position_encoding",
     "sliding_window",
     "subdivided",

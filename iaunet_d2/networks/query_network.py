@@ -1,5 +1,6 @@
 """Backbone, pixel decoder and query decoder in one network (IAUNet, Prytula et al., CVPRW 2025)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from .maps import ShapedBackbone
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
+from .seeds import SeedTarget
 
 
 @dataclass
@@ -47,7 +49,11 @@ class QueryNetwork(nn.Module):
         self.query_decoder = query_decoder
 
     def forward(
-        self, images: Tensor, padding: Tensor | None = None, every_block: bool | None = None
+        self,
+        images: Tensor,
+        padding: Tensor | None = None,
+        every_block: bool | None = None,
+        seed_targets: Sequence[SeedTarget] | None = None,
     ) -> QueryOutput:
         """Run the network.
 
@@ -55,9 +61,11 @@ class QueryNetwork(nn.Module):
             images: (B, C, H, W), normalised, H and W divisible by 32.
             padding: bool (B, H, W), True where the input is padding; None where nothing is.
             every_block: predict after every query block; by default in training only.
+            seed_targets: for a query decoder that learns where queries begin, one per image.
         """
         levels, mask_features = self.pixel_decoder(self.backbone(images))
         mask_features = self.query_decoder.extend(mask_features)
         every_block = self.training if every_block is None else every_block
-        predictions = self.query_decoder(levels, mask_features, padding, every_block)
+        given = () if seed_targets is None else (seed_targets,)
+        predictions = self.query_decoder(levels, mask_features, padding, every_block, *given)
         return QueryOutput(predictions, mask_features)

@@ -314,3 +314,23 @@ def test_targets_per_pixel_follow_the_config(small_cfg: Any) -> None:
     assert (options["dense_targets"], options["num_classes"]) == ("classes", 3)
     with pytest.raises(ValueError, match=r"INPUT.DENSE_TARGETS 'yes' must be one of \('none',"):
         plain_mapper(dense_targets="yes")
+
+
+def test_seed_targets_are_of_the_entry_s_instances_and_the_same_at_each_position(
+    grey_file: Path,
+) -> None:
+    square = [[4, 4, 14, 4, 14, 12, 4, 12]]
+    mapper = plain_mapper(
+        is_train=True, seed_places=3, augmentations=[T.RandomFlip(1.0, horizontal=True)], seed=5
+    )
+    first, again, other = (
+        mapper({**record(grey_file, square), "position": position}) for position in (7, 7, 8)
+    )
+    mask, found = first["instances"].gt_masks.tensor[0], first["seed_target"]
+    assert found.heat.shape == (5, 8) and found.places.shape == (1, 3, 2)
+    assert mask[tuple(found.places[0].long().T.flip(0))].all()
+    row, column = divmod(int(found.heat.argmax()), 8)
+    assert found.heat.max() == 1 and mask[4 * row + 2, 4 * column + 2]
+    assert torch.equal(found.places, again["seed_target"].places)
+    assert not torch.equal(found.places, other["seed_target"].places)
+    assert "seed_target" not in plain_mapper()(record(grey_file, square))

@@ -36,6 +36,7 @@ from iaunet_d2.networks import (
     PointMaskBranch,
     PointRendSettings,
     RCNNSettings,
+    SeededCriterion,
     SetCriterion,
     VSMNetwork,
     VSMSettings,
@@ -62,6 +63,7 @@ LEVELS = L(level_shapes)(level_channels=[32, 32, 32], mask_channels=32)
 CRITERION = L(SetCriterion)(
     num_classes=1, num_points=64, matcher_points=64, weights=L(CostWeights)(mask_weight=4.0)
 )
+SEEDED_CRITERION = L(SeededCriterion)(num_classes=1, num_points=64, matcher_points=64)
 PIXEL_DECODERS = {
     "IAUNetPixelDecoder": L(pixel_decoders.IAUNetPixelDecoder)(input_shape=RESNET, hidden_dim=32),
     "MSDeformAttnPixelDecoder": L(pixel_decoders.MSDeformAttnPixelDecoder)(
@@ -76,6 +78,9 @@ QUERY_DECODERS = {
     "MultiScaleMaskedTransformerDecoder": L(query_decoders.MultiScaleMaskedTransformerDecoder)(
         input_shape=LEVELS, hidden_dim=32, num_queries=5, ffn_dim=16, decoder_layers=2
     ),
+    "SeededQueryDecoder": L(query_decoders.SeededQueryDecoder)(
+        input_shape=LEVELS, hidden_dim=32, train_queries=5, max_queries=5, threshold=0.0
+    ),
 }
 
 
@@ -84,7 +89,7 @@ def iaunet(pixel: str = "IAUNetPixelDecoder", query: str = "IAUNetQueryDecoder")
         backbone=timm(),
         pixel_decoder=PIXEL_DECODERS[pixel],
         query_decoder=QUERY_DECODERS[query],
-        criterion=CRITERION,
+        criterion=SEEDED_CRITERION if query == "SeededQueryDecoder" else CRITERION,
         **PIXELS,
         **QUERIES,
     )
