@@ -32,7 +32,7 @@ CONFIGS = (
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's trainer, told to evaluate by COCO's rules."""
+    """Detectron2's trainer, which evaluates by COCO's rules."""
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

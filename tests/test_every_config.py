@@ -41,7 +41,11 @@ def test_detectron2_understands_the_config(config: str) -> None:
     assert cfg.INPUT.MASK_FORMAT in ("polygon", "bitmask") and cfg.INPUT.FORMAT in ("RGB", "BGR")
     # What Detectron2's own functions make of it.
     optimizer = build_optimizer(cfg, nn.Linear(1, 1))
-    build_lr_scheduler(cfg, optimizer)
+    schedule = build_lr_scheduler(cfg, optimizer)
+    schedule.last_epoch = cfg.SOLVER.MAX_ITER - 1
+    optimizer.step()
+    schedule.step()  # a trainer makes it after the last iteration, too
+    assert 0 < optimizer.param_groups[0]["lr"] <= cfg.SOLVER.BASE_LR
     assert isinstance(optimizer, torch.optim.SGD)
     resize, flip = build_augmentation(cfg, True)
     assert isinstance(flip, RandomFlip) and isinstance(resize, ResizeShortestEdge)

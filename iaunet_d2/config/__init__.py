@@ -10,7 +10,7 @@ from detectron2.config import get_cfg
 
 from .baselines import add_baselines
 from .common import add_common
-from .former import leaves, take_at_their_word
+from .former import leaves, merge_former_dump, take_at_their_word
 from .iau_net import add_iau_net
 from .iaunet import add_iaunet
 from .iaunet_v1 import add_iaunet_v1
@@ -60,8 +60,9 @@ def get_iaunet_cfg(config_file: str = "") -> CN:
         # As unsafe as merge_from_file, which reads the file next.
         settings = dict(leaves(CN.load_yaml_with_base(path, allow_unsafe=True)))
         imported = prepare_imports(cfg, settings.get("MODEL.IMPORTS", ()), path)
-        cfg.merge_from_file(path)
-        take_at_their_word(cfg, settings)
+        if not merge_former_dump(cfg, settings, path):
+            cfg.merge_from_file(path)
+            take_at_their_word(cfg, settings)
         if imported:
             cfg.MODEL.IMPORTS = imported
     return cfg

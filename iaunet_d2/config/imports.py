@@ -202,19 +202,25 @@ def _run(name: str, call: Callable[[], T], what: str = "") -> T:
             "file is complete in itself; several make a package, to be installed and named as a "
             "module"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = " ".join(str(error).split())
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
         place = f"{what}{name}, line {frames[-1].lineno}" if frames else f"{what}{name}"
         if isinstance(error, AssertionError) and "already registered" in message:
             raise PartImportError(
                 f"{place}: a part of that name is registered already ({message}). Give yours "
-                "another name; of one file, two versions cannot be imported together"
+                "another name; of one file, two versions cannot be imported together: "
+                f"{', '.join(sorted(_files()))}"
             ) from error
         raise PartImportError(
             f"{place}, which MODEL.IMPORTS or --import names, failed: "
             f"{type(error).__name__}: {message}"
         ) from error
+
+
+def _files() -> set[str]:
+    """Return the files that were imported."""
+    return {str(module.__file__) for module in _imported.values()}
 
 
 def _digest(source: bytes) -> str:

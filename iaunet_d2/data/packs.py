@@ -25,15 +25,15 @@ class PackSplit(Split):
     """A split of a pack."""
 
     def root(self) -> Path:
-        """``$IAUNET_D2_PACKS``, else ``../shared/data``."""
+        """Return ``$IAUNET_D2_PACKS``, else ``../shared/data``."""
         return Path(os.environ.get(PACKS_VARIABLE, "../shared/data")).expanduser()
 
     def json_file(self) -> Path:
-        """The annotation file, below the present root."""
+        """Return the annotation file, below the present root."""
         return self.root() / self.folder / f"{self.file_stem}.json"
 
     def missing(self) -> str:
-        """What is not there and what to do, in one line; empty if all is."""
+        """Say in one line what is not there and what to do; empty if all is."""
         json_file, images = self.json_file(), self.image_root()
         if json_file.is_file() and images.is_dir():
             return ""
@@ -41,7 +41,7 @@ class PackSplit(Split):
         return f"{absent}: does not exist (data set {self.name!r}). {self.other_way()}"
 
     def other_way(self) -> str:
-        """How to get at the data set, or at another."""
+        """Say how to get at the data set, or at another."""
         return (
             f"The packs are no part of iaunet_d2: set {PACKS_VARIABLE} to the folder that holds "
             f"{self.folder} (now {os.path.abspath(self.root())}), or name your own files in "

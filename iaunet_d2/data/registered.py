@@ -97,7 +97,7 @@ class Split:
         return content
 
     def missing(self) -> str:
-        """What is not there and what to do, in one line; empty if all is."""
+        """Say in one line what is not there and what to do; empty if all is."""
         json_file, images = self.json_file(), self.image_root()
         if not json_file.parent.parent.is_dir():
             return self._absent()

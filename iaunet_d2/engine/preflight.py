@@ -18,7 +18,7 @@ from torch import nn
 
 from .._seam import uses_standin
 from ..config import config_path, prepare_imports
-from ..config.former import former_problems, leaves, take_at_their_word
+from ..config.former import former_problems, leaves, merge_former_dump, take_at_their_word
 from ..config.imports import with_asked
 from ..data.mixing import mix_problem
 from ..data.unlabeled import is_unlabeled
@@ -90,8 +90,10 @@ def _merge_file(cfg: CfgNode, path: str) -> tuple[str, ...]:
     _require_detectron2(loaded.get("MODEL", {}), path)
     settings = dict(leaves(loaded))
     imports = prepare_imports(cfg, settings.get("MODEL.IMPORTS", ()), path)
-    _require_known(cfg, settings, path)
     try:
+        if merge_former_dump(cfg, settings, path):
+            return imports
+        _require_known(cfg, settings, path)
         cfg.merge_from_file(path, allow_unsafe=False)
         take_at_their_word(cfg, settings)
     except (ValueError, AssertionError, KeyError) as error:

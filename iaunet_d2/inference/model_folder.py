@@ -124,6 +124,8 @@ def model_config(files: ModelFiles, device: str = "auto", opts: Sequence[str] = 
         merge_config(cfg, str(files.config), [])
     except ConfigError as error:
         made = files.training.version if files.training else "another version"
+        if made == __version__:
+            raise
         raise ConfigError(
             f"{error}. The config was made for iaunet_d2 {made}, and this is {__version__}: "
             "use that version, or take the key out of the file"

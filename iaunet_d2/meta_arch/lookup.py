@@ -1,4 +1,4 @@
-"""What a config's model is, found without building it."""
+"""Look up what a config's model is, without building it."""
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY

@@ -149,5 +149,19 @@ class LeftOutError(NotImplementedError, ValueError):
         self.name = name
 
 
+def left_out_class(name: str, entry: str) -> type:
+    """Make a class that scripts may import, and that raises :class:`LeftOutError` when built.
+
+    Args:
+        name: of the class.
+        entry: key in :data:`LEFT_OUT` that it belongs to.
+    """
+
+    def refuse(self: object, *args: object, **kwargs: object) -> None:
+        raise LeftOutError(entry, name)
+
+    return type(name, (), {"__init__": refuse, "__doc__": "Left out of the stand-in."})
+
+
 class ArgumentError(ValueError, AssertionError):
     """Tell that an argument is wrong where Detectron2 asserts, so that callers may catch either."""

@@ -122,3 +122,12 @@ def test_conformance_script(tmp_path: Path, more: str, status: int, summary: str
     assert summary in done.stdout
     assert "1  detectron2.structures.RotatedBoxes: boxes are axis-parallel" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["test_engine.py"]
+
+
+def test_names_that_detectron2_s_own_scripts_import_are_refused_when_built() -> None:
+    from detectron2.evaluation import SemSegEvaluator
+    from detectron2.modeling import GeneralizedRCNNWithTTA
+
+    for kind in (SemSegEvaluator, GeneralizedRCNNWithTTA):
+        with pytest.raises(LeftOutError, match=kind.__name__):
+            kind("data", distributed=False)

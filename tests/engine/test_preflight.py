@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from torch import nn
 
 from iaunet_d2._seam import uses_standin
@@ -231,3 +232,38 @@ def test_a_config_of_detectron2_s_own_says_in_one_line_what_is_missing(tmp_path:
     with pytest.raises(ConfigError, match=r"c\.yaml: .*GeneralizedRCNN.*not installed") as caught:
         merge(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        ("quickstart.yaml", "build_timm_backbone"),
+        ("systems/vsm_small.yaml", "build_csp_darknet_backbone"),
+    ],
+)
+def test_a_whole_config_of_an_earlier_version_is_read_as_it_was_meant(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, backbone: str
+) -> None:
+    cfg = get_iaunet_cfg(name)
+    dump = yaml.safe_load(cfg.dump())
+    # As training wrote it then.
+    dump["SOLVER"]["OPTIMIZER"] = dump["SOLVER"].pop("GROUPED_OPTIMIZER")
+    del dump["SOLVER"]["CLIP_GRADIENTS"]["FULL_MODEL"], dump["INPUT"]["FLIP_BOTH"]
+    dump["SOLVER"]["CLIP_GRADIENTS"]["CLIP_TYPE"] = "full_model"
+    dump["INPUT"]["RANDOM_FLIP"] = "both"
+    for key in ("IMPORTS", "PIXEL_DECODER", "QUERY_DECODER", "SEEDED", "D2_SWIN", "D2_VITDET"):
+        del dump["MODEL"][key]
+    dump["MODEL"]["BACKBONE"]["NAME"] = "build_resnet_backbone"
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(dump))
+
+    merged = get_iaunet_cfg()
+    preflight.merge_config(merged, str(file), ())
+    assert merged.MODEL.BACKBONE.NAME == backbone
+    assert merged.dump() == cfg.dump() == get_iaunet_cfg(str(file)).dump()
+    assert "is a config of an earlier version" in caplog.text
+
+    dump["MODEL"]["NO_SUCH_KEY"] = 1
+    file.write_text(yaml.safe_dump(dump))
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        preflight.merge_config(get_iaunet_cfg(), str(file), ())

@@ -8,6 +8,7 @@ from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 
 from ...data import IAUNetDatasetMapper
+from ...engine.preflight import check_model
 from ...evaluation import PredictionStore, build_evaluator, inference_folder
 from ..contact_sheet import evenly_spread
 from ..memory import PeakMemory
@@ -76,6 +77,7 @@ def contender(spec: ModelSpec, dataset: str, opts: list[str], untrained: bool) -
         FileNotFoundError: config or weights do not exist.
     """
     cfg = measured_config(spec.config, opts)
+    check_model(cfg)  # here, and not first in the process that measures memory
     weights = weights_of(spec, cfg, untrained)
     cfg.MODEL.WEIGHTS = ""
     cfg.DATASETS.TEST = (dataset,)
