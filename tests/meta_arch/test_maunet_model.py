@@ -390,6 +390,7 @@ def test_the_paper_s_settings():
     )
     # x 0.95 every 10 of 1000 epochs of 1000 images.
     assert cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH == 1000 * 1000
-    assert (cfg.SOLVER.GAMMA, cfg.SOLVER.NUM_DECAYS) == (0.95, 1000 // 10 - 1)
+    assert cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and cfg.SOLVER.GAMMA == 0.95
+    assert tuple(cfg.SOLVER.STEPS) == tuple(625 * k for k in range(1, 1000 // 10))
     evaluators = [SPLITS[name].evaluators for name in cfg.DATASETS.TEST]
     assert evaluators == [("neurips22",)]  # the paper's F1, without a key
