@@ -35,7 +35,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.TIMM = CN()
     # Any timm model with `features_only` maps at strides 4, 8, 16 and 32.
     cfg.MODEL.TIMM.NAME = "resnet50"
-    # ImageNet weights through timm, downloaded on first use.
+    # ImageNet weights: of an installed package (tf_efficientnet_lite0, which comes with this one;
+    # lite1 and lite2 with the extra "backbones"), else through timm, downloaded on first use.
     cfg.MODEL.TIMM.PRETRAINED = False
     # A local file with backbone weights; takes precedence over PRETRAINED.
     cfg.MODEL.TIMM.CHECKPOINT = ""
@@ -112,6 +113,9 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.MAX_ITER = 16000
     # Batches whose gradients are added before one optimiser step; one iteration is one step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # Decay per iteration of a moving average of the weights, which is evaluated and kept in their
+    # place, such as 0.998; 0 turns it off.
+    cfg.SOLVER.EMA_DECAY = 0.0
     # "bfloat16" or "float16", with SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.PRECISION = "float16"
     # "norm" or "value".

@@ -24,8 +24,14 @@ def add_seeded(cfg: CN) -> None:
     own.NUM_HEADS = 8
     own.FFN_DIM = 1024
     own.DROPOUT = 0.0
-    # A query attends to SIDE x SIDE places around its anchor, one pixel of the level apart.
+    # A query attends to SIDE x SIDE pixels of a level around its anchor.
     own.SIDE = 9
+    # Stride of the masks (4, 2 or 1 pixels), and channels of the mask features where it is finer
+    # than 4.
+    own.MASK_STRIDE = 2
+    own.MASK_DIM = 32
+    # Lengths of the waves that bend a mask's elliptical window, pixels; () leaves the ellipse.
+    own.WAVE_LENGTHS = (24, 48, 96)
     # Teacher queries per instance in training, each at a random place well inside it.
     own.TEACHERS = 1
 
@@ -35,3 +41,9 @@ def add_seeded(cfg: CN) -> None:
     own.LOSS.TEACHER_WEIGHT = 1.0
     # Matching cost of a query that begins outside the instance.
     own.LOSS.LOCATION_COST = 100.0
+    # "quality": a focal loss that wants the class probability to be the mask's IoU; or
+    # "cross_entropy", the published one.
+    own.LOSS.CLASS_LOSS = "cross_entropy"
+    # Take the points of the mask losses around the instance; False: all over the image, where
+    # small cells get few.
+    own.LOSS.LOCAL_POINTS = False

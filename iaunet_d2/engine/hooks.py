@@ -11,6 +11,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from .averaging import AveragedWeights
 from .curves import write_curves
 from .results import Results, flat_metrics, write_results
 
@@ -43,6 +44,7 @@ class Evaluation(HookBase):
         period: in iterations; 0 evaluates at the end only.
         evaluate: gives the results and the validation losses, the same on every process.
         listeners: called with each evaluation, in order, on every process.
+        averaged: the weights that are evaluated, and that the listeners see.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Evaluation(HookBase):
         period: int,
         evaluate: Callable[[], tuple[Results, dict[str, float]]],
         listeners: Sequence[Listener] = (),
+        averaged: AveragedWeights | None = None,
     ) -> None:
+        self.averaged = averaged or AveragedWeights(0)
         self.period = period
         self.evaluate = evaluate
         self.listeners = listeners
@@ -74,6 +78,10 @@ class Evaluation(HookBase):
         return on_time or iteration + 1 >= self.trainer.max_iter
 
     def _run(self, iteration: int) -> None:
+        with self.averaged.applied():
+            self._evaluate(iteration)
+
+    def _evaluate(self, iteration: int) -> None:
         results, losses = self.evaluate()
         self.latest = Evaluated(iteration, results, {**flat_metrics(results), **losses})
         for name, value in self.latest.metrics.items():

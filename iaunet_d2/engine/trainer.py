@@ -16,6 +16,7 @@ from torch import nn
 
 from ..data import build_test_loader, build_train_loader
 from ..evaluation import build_evaluator, inference_folder
+from .averaging import AveragedWeights
 from .checkpointer import AtomicCheckpointer
 from .errors import NonFiniteLossError
 from .evaluate import evaluate, unwrapped, validation_losses
@@ -120,10 +121,15 @@ class Trainer(DefaultTrainer):
             else None
         )
         listeners = [best, early, OverlayWriter(cfg, self.model)] if cfg.DATASETS.TEST else []
+        self.averaged = AveragedWeights(cfg.SOLVER.EMA_DECAY)
         self.evaluation = Evaluation(
-            cfg.TEST.EVAL_PERIOD, self.evaluate, [x for x in listeners if x is not None]
+            cfg.TEST.EVAL_PERIOD,
+            self.evaluate,
+            [x for x in listeners if x is not None],
+            self.averaged,
         )
         own: list[HookBase | None] = [
+            self.averaged,
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_TO_KEEP),
@@ -209,7 +215,8 @@ class Trainer(DefaultTrainer):
 
     def save_checkpoint(self, name: str) -> None:
         """Write everything to ``<name>.pth``, as of the last finished iteration."""
-        self.checkpointer.save(name, iteration=self.completed - 1)
+        with self.averaged.applied():
+            self.checkpointer.save(name, iteration=self.completed - 1)
 
     def _keep_last_good(self) -> str:
         """Save the state before the failed iteration, and say where it is."""

@@ -151,4 +151,6 @@ def _criterion(cfg: Any, query_decoder: QueryDecoder) -> SetCriterion:
         heat_weight=own.HEAT_WEIGHT,
         teacher_weight=own.TEACHER_WEIGHT,
         location_cost=own.LOCATION_COST,
+        class_loss=own.CLASS_LOSS,
+        local_points=own.LOCAL_POINTS,
     )

@@ -94,6 +94,9 @@ class SeededQueryDecoder(networks.SeededDecoder):
             "ffn_dim": own.FFN_DIM,
             "dropout": own.DROPOUT,
             "side": own.SIDE,
+            "mask_stride": own.MASK_STRIDE,
+            "mask_dim": own.MASK_DIM,
+            "wave_lengths": own.WAVE_LENGTHS,
         }
 
 

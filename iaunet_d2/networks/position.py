@@ -28,8 +28,9 @@ def sine_position_encoding(
     if dim % 4:
         raise ValueError(f"HIDDEN_DIM is {dim}; the position encoding needs a multiple of 4")
     # Rows and columns are numbered from 1.
-    y = _encoded((torch.arange(height, device=device) + 1) / (height + 1e-6), dim, temperature)
-    x = _encoded((torch.arange(width, device=device) + 1) / (width + 1e-6), dim, temperature)
+    rows, columns = (torch.arange(n, device=device) + 1 for n in (height, width))
+    y = sine_encoding(rows / (height + 1e-6), dim // 2, temperature)
+    x = sine_encoding(columns / (width + 1e-6), dim // 2, temperature)
     y = y.unsqueeze(1).expand(height, width, dim // 2)
     x = x.unsqueeze(0).expand(height, width, dim // 2)
     return torch.cat([y, x], dim=-1).reshape(height * width, dim)
@@ -46,12 +47,12 @@ def sine_encoding_of_points(points: Tensor, dim: int, temperature: float = 10000
         (N, dim).
     """
     x, y = points.unbind(1)
-    return torch.cat([_encoded(y, dim, temperature), _encoded(x, dim, temperature)], dim=-1)
-
-
-def _encoded(places: Tensor, dim: int, temperature: float) -> Tensor:
-    """Places (n,) in (0, 1] as sines and cosines of every period in turn: (n, dim / 2)."""
     half = dim // 2
-    exponent = 2 * torch.div(torch.arange(half, device=places.device), 2, rounding_mode="floor")
-    angle = (places.float() * 2 * math.pi)[:, None] / temperature ** (exponent / half)
-    return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=-1).flatten(1)
+    return torch.cat([sine_encoding(y, half, temperature), sine_encoding(x, half, temperature)], -1)
+
+
+def sine_encoding(places: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+    """Encode places (...) in (0, 1] by sines and cosines of every period in turn: (..., dim)."""
+    exponent = 2 * torch.div(torch.arange(dim, device=places.device), 2, rounding_mode="floor")
+    angle = (places.float() * 2 * math.pi)[..., None] / temperature ** (exponent / dim)
+    return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1).flatten(-2)

@@ -59,7 +59,7 @@ class QueryDecoder(nn.Module, ABC):
 
         Args:
             levels: of the pixel decoder, coarsest first, each (B, C, h, w).
-            mask_features: (B, C, H, W), of :meth:`extend`.
+            mask_features: of the pixel decoder, (B, C, H/4, W/4).
             padding: bool (B, H_in, W_in), True where the input is padding; None where nothing is.
             every_block: predict after every block (deep supervision), not only after the last.
 
@@ -68,7 +68,10 @@ class QueryDecoder(nn.Module, ABC):
         """
 
     def extend(self, mask_features: Tensor) -> Tensor:
-        """Add the channels that the decoder's mask embeddings need; as they are by default."""
+        """Turn the pixel decoder's mask features into those that mask embeddings are for.
+
+        By default they stay as they are.
+        """
         return mask_features
 
 
@@ -169,6 +172,8 @@ class LevelQueryDecoder(QueryDecoder):
         levels = [p(features) for p, features in zip(self.projections, levels, strict=True)]
         memories = [Memory.of(features, padding) for features in levels]
         queries, position = self._first_queries(levels[-1])
+        if self.masked_attention:
+            mask_features = self.extend(mask_features)
         predictions = []
         for i, (block, level) in enumerate(zip(self.blocks, self.level_of_block, strict=True)):
             memory = memories[level]

@@ -17,7 +17,8 @@ class QueryOutput:
 
     Attributes:
         predictions: one per query block, or the last alone.
-        mask_features: (B, C, H/4, W/4), shared by all predictions.
+        mask_features: (B, C, H/4, W/4), shared by all predictions; a query decoder may have made
+            them finer.
     """
 
     predictions: list[QueryPrediction]
@@ -64,8 +65,7 @@ class QueryNetwork(nn.Module):
             seed_targets: for a query decoder that learns where queries begin, one per image.
         """
         levels, mask_features = self.pixel_decoder(self.backbone(images))
-        mask_features = self.query_decoder.extend(mask_features)
         every_block = self.training if every_block is None else every_block
         given = () if seed_targets is None else (seed_targets,)
         predictions = self.query_decoder(levels, mask_features, padding, every_block, *given)
-        return QueryOutput(predictions, mask_features)
+        return QueryOutput(predictions, self.query_decoder.extend(mask_features))

@@ -55,9 +55,10 @@ def interrupt(trainer: Trainer, at: int) -> None:
         trainer.train()
 
 
-@pytest.mark.parametrize("seed", [7, -1])
-def test_resumed_run_is_the_uninterrupted_run(toy_cfg: MakeCfg, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "decay"), [(7, 0.0), (-1, 0.0), (7, 0.6)])
+def test_resumed_run_is_the_uninterrupted_run(toy_cfg: MakeCfg, seed: int, decay: float) -> None:
     opts = (
+        *("SOLVER.EMA_DECAY", decay),
         *("SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.ACCUMULATE_STEPS", 2, "SEED", seed),
         *("TEST.EVAL_PERIOD", 2, "SOLVER.EARLY_STOPPING.PATIENCE", 50, "TEST.NUM_OVERLAYS", 0),
         *("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.WARMUP_ITERS", 3),
@@ -77,6 +78,36 @@ def test_resumed_run_is_the_uninterrupted_run(toy_cfg: MakeCfg, seed: int) -> No
     assert_same(end, saved(parts))
     assert end["trainer"]["iteration"] == 5 and end["trainer"]["position"] == 6 * 2 * 2
     assert end["trainer"]["hooks"]["LRScheduler"]["last_epoch"] == 6
+
+
+def test_the_average_is_what_is_evaluated_and_kept(toy_cfg: MakeCfg) -> None:
+    cfg = toy_cfg("SOLVER.EMA_DECAY", 0.25, "TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2)
+    trainer = Trainer(cfg)
+    name = next(name for name, _ in trainer.model.named_parameters())
+    steps, evaluated = [], []
+    trainer.evaluation.listeners.append(
+        lambda event: evaluated.append(trainer.model.state_dict()[name].clone())
+    )
+
+    def step() -> None:
+        Trainer.run_step(trainer)
+        steps.append(trainer.model.state_dict()[name].clone())
+
+    trainer.run_step = step
+    trainer.train()
+    average, expected = steps[0], []
+    for t, value in enumerate(steps):
+        decay = min(0.25, (1 + t) / (10 + t))
+        average = decay * average + (1 - decay) * value
+        expected.append(average)
+    assert len(steps) == 6 and not torch.equal(steps[5], expected[5])
+    for got, wanted in zip(evaluated, expected[1::2], strict=True):
+        torch.testing.assert_close(got, wanted)
+    kept = saved(cfg)
+    torch.testing.assert_close(kept["model"][name], expected[5])
+    trained = kept["trainer"]["hooks"]["AveragedWeights"]["trained"][name]
+    assert torch.equal(trained, steps[5])
+    assert torch.equal(trainer.model.state_dict()[name], steps[5])
 
 
 def test_missed_evaluation_is_made_up_for(toy_cfg: MakeCfg) -> None:

@@ -15,6 +15,7 @@ from iaunet_d2.networks import (
     mask_logits,
 )
 from iaunet_d2.networks.local_attention import LocalAttention
+from iaunet_d2.networks.position import sine_encoding_of_points
 from iaunet_d2.networks.seeded_criterion import heat_loss, outside
 from iaunet_d2.networks.seeded_decoder import Seeds
 
@@ -47,18 +48,19 @@ def test_local_attention_by_brute_force():
     torch.manual_seed(0)
     attention = LocalAttention(8, 2, side=3)
     features, queries = torch.randn(1, 8, 5, 6), torch.randn(1, 2, 8)
-    # Pixel (2, 1) of the map, and the corner, around which five places lie outside.
-    anchors = torch.tensor([[[2.5 * 16, 1.5 * 16], [0.5 * 16, 0.5 * 16]]])
+    # In pixel (2, 1) of the map, and in the corner, around which five places lie outside.
+    anchors = torch.tensor([[[2.5 * 16, 1.9 * 16], [0.5 * 16, 0.2 * 16]]])
     got = attention(queries, features, anchors, 16)
     for query, (column, row) in enumerate(((2, 1), (0, 0))):
         keys, values = [], []
-        for place, (dy, dx) in enumerate((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
+        for dy, dx in ((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
             y, x = row + dy, column + dx
             if 0 <= y < 5 and 0 <= x < 6:
-                pixel = features[:, :, y : y + 1, x : x + 1]
-                code = attention.place(attention.codes[place])
-                keys.append(attention.key(pixel).flatten() + code)
-                values.append(attention.value(pixel).flatten())
+                pixel = attention.key_value(features[0, :, y, x])
+                offset = torch.tensor([[x + 0.5, y + 0.5]]) - anchors[0, query] / 16
+                code = sine_encoding_of_points((offset + 1.5) / 3, 8)[0]
+                keys.append(pixel[:8] + attention.place(code))
+                values.append(pixel[8:])
         q = attention.query(queries[0, query]).view(2, 4)
         k, v = torch.stack(keys).view(-1, 2, 4), torch.stack(values).view(-1, 2, 4)
         weights = (torch.einsum("hd,khd->hk", q, k) / 2).softmax(-1)
@@ -73,15 +75,13 @@ def test_a_cell_gives_the_same_query_wherever_it_lies():
     inner = [x[..., 2 << i :, 2 << i :] for i, x in enumerate(levels)]
     cut = features[..., shift // 4 :, shift // 4 :]
     place = [(158.0, 174.0)]
-    whole = net(levels, net.extend(features), None, True, [seeds_at(place, 64, 64)])
-    part = net(
-        inner, net.extend(cut), None, True, [seeds_at([(158.0 - shift, 174.0 - shift)], 48, 48)]
-    )
+    whole = net(levels, features, None, True, [seeds_at(place, 64, 64)])
+    part = net(inner, cut, None, True, [seeds_at([(158.0 - shift, 174.0 - shift)], 48, 48)])
     for one, other in zip(whole, part, strict=True):
         masks = mask_logits(one.teacher_embeddings, net.extend(features))
         again = mask_logits(other.teacher_embeddings, net.extend(cut))
         torch.testing.assert_close(
-            masks[..., shift // 4 :, shift // 4 :], again, atol=1e-3, rtol=1e-3
+            masks[..., shift // 2 :, shift // 2 :], again, atol=1e-3, rtol=1e-3
         )
 
 
@@ -90,12 +90,12 @@ def test_teachers_and_queries_do_not_see_each_other():
     levels, features = maps()
     given = [seeds_at([(20, 20), (60, 40)]), seeds_at([(50, 30)])]
     moved = [seeds_at([(70, 50), (10, 40)]), seeds_at([(80, 10)])]
-    first, second = (net(levels, net.extend(features), None, True, s)[-1] for s in (given, moved))
+    first, second = (net(levels, features, None, True, s)[-1] for s in (given, moved))
     torch.testing.assert_close(first.class_logits, second.class_logits)
     torch.testing.assert_close(first.mask_embeddings, second.mask_embeddings)
     assert not torch.allclose(first.teacher_embeddings, second.teacher_embeddings)
     assert first.seeds.taught.tolist() == [[0, 1], [0, -1]]
-    assert first.teacher_embeddings.shape == (2, 2, 18)
+    assert first.teacher_embeddings.shape == (2, 2, 32 + 6 + 24)
 
 
 def test_what_fills_the_batch_up_is_nothing_and_changes_nothing():
@@ -103,13 +103,13 @@ def test_what_fills_the_batch_up_is_nothing_and_changes_nothing():
     levels, features = maps()
     with torch.no_grad():
         net.selection.heat[-1].bias.fill_(0.05)
-        both = net(levels, net.extend(features), None, False)[-1]
+        both = net(levels, features, None, False)[-1]
         counts = both.seeds.valid.sum(1)
         assert counts[0] != counts[1]
         for image in range(2):
             alone = net(
                 [x[image : image + 1] for x in levels],
-                net.extend(features[image : image + 1]),
+                features[image : image + 1],
                 None,
                 False,
             )[-1]
@@ -136,10 +136,10 @@ def test_there_are_as_many_queries_as_cells_whatever_it_was_trained_with():
             return spots[:, None]
 
     net.selection.heat = Planted()
-    found = net(levels, net.extend(features), None, False)[-1]
+    found = net(levels, features, None, False)[-1]
     assert found.class_logits.shape[1] == 700 and found.seeds.valid.all()
     net.max_queries = 2000
-    assert net(levels, net.extend(features), None, False)[-1].class_logits.shape[1] == 960
+    assert net(levels, features, None, False)[-1].class_logits.shape[1] == 960
 
 
 def test_no_query_begins_in_padding():
@@ -147,7 +147,7 @@ def test_no_query_begins_in_padding():
     levels, features = maps()
     padding = torch.zeros(2, 64, 96, dtype=torch.bool)
     padding[1, :, 40:] = True
-    seeds = net(levels, net.extend(features), padding, False)[-1].seeds
+    seeds = net(levels, features, padding, False)[-1].seeds
     assert (seeds.anchors[1][seeds.valid[1]][:, 0] < 40).all()
     assert (seeds.anchors[0][seeds.valid[0]][:, 0] > 40).any()
 
@@ -156,7 +156,7 @@ def test_queries_in_training_are_more_than_instances():
     net = decoder(train_queries=2)
     levels, features = maps(batch=1)
     places = [(8 * i + 2, 8 * j + 2) for i in range(12) for j in range(2)]
-    seeds = net(levels, net.extend(features), None, True, [seeds_at(places)])[-1].seeds
+    seeds = net(levels, features, None, True, [seeds_at(places)])[-1].seeds
     assert seeds.anchors.shape[1] == 36
 
 
@@ -197,8 +197,8 @@ def test_losses_reach_every_parameter(counts, teachers):
         )
         for n in counts
     ]
-    features = net.extend(features)
-    losses = criterion(net(levels, features, None, True, seeds), features, targets)
+    predictions = net(levels, features, None, True, seeds)
+    losses = criterion(predictions, net.extend(features), targets)
     taught = teachers > 0 and sum(counts) > 0
     assert ("loss_teacher_mask" in losses) == taught and "loss_heat" in losses
     assert all(torch.isfinite(x) for x in losses.values())
@@ -209,8 +209,8 @@ def test_losses_reach_every_parameter(counts, teachers):
 def test_a_query_takes_the_instance_that_it_begins_in():
     net, criterion = decoder(), SeededCriterion(num_points=64, matcher_points=64)
     levels, features = maps(batch=1)
-    features = net.extend(features)
     prediction = net(levels, features, None, True, [seeds_at([(14, 26)])])[-1]
+    features = net.extend(features)
     masks = torch.stack([square(8, 20), square(50, 40)])
     target = Target(torch.zeros(2, dtype=torch.int64), masks)
     seeds = prediction.seeds
@@ -225,15 +225,14 @@ def test_a_query_takes_the_instance_that_it_begins_in():
 def test_windows_stay_exact_in_half_precision():
     net = decoder().eval()
     levels, features = maps(batch=1)
-    extended = net.extend(features.bfloat16())
-    assert extended.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        last = net(levels, extended, None, True, [seeds_at([(20, 20)])])[-1]
-    assert last.mask_embeddings.dtype == torch.float32
-    coefficients = last.teacher_embeddings[..., -6:]
-    exact = net(levels, net.extend(features), None, True, [seeds_at([(20, 20)])])[-1]
+        extended = net.extend(features.bfloat16())
+        last = net(levels, features.bfloat16(), None, True, [seeds_at([(20, 20)])])[-1]
+    assert extended.dtype == last.mask_embeddings.dtype == torch.float32
+    coefficients = last.teacher_embeddings[..., 32:38]
+    exact = net(levels, features, None, True, [seeds_at([(20, 20)])])[-1]
     x, y = torch.tensor([18.0, 22.0]) / 32, torch.tensor([20.0, 20.0]) / 32
     at = torch.stack([x, y, x * x, x * y, y * y, torch.ones(2)])
-    logits, expected = (c[0, 0] @ at for c in (coefficients, exact.teacher_embeddings[..., -6:]))
+    logits, expected = (c[0, 0] @ at for c in (coefficients, exact.teacher_embeddings[..., 32:38]))
     torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.05)
     assert not F.relu(-logits).any()  # both places are inside
