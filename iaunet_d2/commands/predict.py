@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder")
     _add_model(parser)
     add_shared(parser, "--recursive", "--channels", "--axes", "--pixel-size", "--tile")
+    parser.add_argument(
+        "--points",
+        metavar="CSV",
+        help="find the cell at each of these places only: columns image, x, y, in pixels from the "
+        "top left; cells come in the rows' order. Images without a row are left out. For models "
+        "with seeded queries",
+    )
     _add_running(parser)
 
 
@@ -81,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..inference.inputs import find_inputs
     from ..inference.options import made_with
+    from ..inference.prompts import read_points
     from ..inference.records import COUNTS, REPORT, Records
     from ..inference.run import FolderRun
     from ..inference.segmenter import Segmenter
@@ -94,6 +103,13 @@ def run(args: argparse.Namespace) -> int:
         segmenter = Segmenter(
             args.model or args.config_file, args.weights, args.device, args.score_thresh, args.opts
         )
+        if args.points:
+            points = read_points(args.points, files)
+            options = replace(options, points=points)
+            count = len(files)
+            files = [file for file in files if file.name in points]
+            if len(files) < count:
+                print(f"{count - len(files)} of {count} images have no row in {args.points}")
         options = options.for_device(args.batch_size, segmenter.cfg.MODEL.DEVICE)
         segmenter.tile_side((1, 1), options.tile)
         records = Records(args.output, made_with(segmenter, options), started, args.overwrite)

@@ -1,7 +1,11 @@
 """What a run is asked for, and what it did."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import Any
+
+import numpy as np
 
 from .model_folder import fingerprint
 from .segmenter import Segmenter
@@ -14,6 +18,8 @@ class Options:
     Attributes:
         formats: keys of :data:`~.outputs.FORMATS`.
         tile, axes, channels, pixel_size: see :meth:`.segmenter.Segmenter.predict`.
+        points: places (x, y) by an image's name: the cell at each is found, in place of all cells;
+            None finds all.
         batch_size: images of a size, or tiles, at a time.
         workers: threads that read and write while the model works.
     """
@@ -23,6 +29,7 @@ class Options:
     axes: str = ""
     channels: tuple[int, ...] = ()
     pixel_size: tuple[float, ...] | None = None
+    points: Mapping[str, np.ndarray] | None = None
     batch_size: int = 1
     workers: int = 2
 
@@ -32,7 +39,12 @@ class Options:
 
     def for_results(self) -> dict[str, Any]:
         """Those that the results depend on, as JSON gives them back."""
-        own = {k: v for k, v in asdict(self).items() if k not in ("batch_size", "workers")}
+        left_out = ("batch_size", "workers", "points")
+        own = {k: v for k, v in asdict(self).items() if k not in left_out}
+        if self.points is not None:
+            # All of them would stand in each image's record.
+            text = repr([(name, places.tolist()) for name, places in self.points.items()])
+            own["points"] = sha256(text.encode()).hexdigest()[:16]
         own["formats"] = sorted(self.formats)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
 

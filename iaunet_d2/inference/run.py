@@ -130,7 +130,8 @@ class FolderRun:
     def _pass(self, files: Sequence[Input]) -> list[Input]:
         """Do those that are free; give those that other processes are at."""
         busy: list[Input] = []
-        workers, batch_size = self.options.workers, self.options.batch_size
+        workers = self.options.workers
+        batch_size = self.options.batch_size if self.options.points is None else 1
         opened = ahead(self._readers, self._open, self._mine(files, busy), lambda _: 1, workers)
         loaded = ahead(
             self._readers,
@@ -209,7 +210,7 @@ class FolderRun:
         begin = time.perf_counter()
         try:
             if len(batch) == 1:
-                found = [self._find(batch[0][2])]
+                found = [self._find(batch[0][0].file, batch[0][2])]
             else:
                 found = self.segmenter.find_together([one for _, _, one in batch])
         except _ERRORS as error:
@@ -226,7 +227,9 @@ class FolderRun:
             self._writing.append((work, number, future))
         self._collect(2 * self.options.workers)
 
-    def _find(self, one: Loaded) -> Cells:
+    def _find(self, file: Input, one: Loaded) -> Cells:
+        if self.options.points is not None:
+            return self.segmenter.find_at(one, self.options.points[file.name])
         if not one.tile:
             return self.segmenter.find(one)
         with tqdm(desc=one.plane.name, unit="tile", leave=False) as bar:

@@ -1,6 +1,5 @@
 """A trained model for people's images: of any format, any depth, any size."""
 
-import copy
 import logging
 import os
 import threading
@@ -19,6 +18,7 @@ from .cells import Cells
 from .large import segment_large
 from .model_folder import class_names, find_model, model_config
 from .predictor import Predictor, find_instances
+from .prompts import answers_at, answers_in_tiles, checked_points, mapper_with
 from .sources import array_planes, open_planes
 from .sources.base import ArrayPlane, Plane
 from .stretch import plane_limits
@@ -181,6 +181,52 @@ class Segmenter:
             waiting.append(one)
         return found + self._find_all(waiting, batch_size)
 
+    def masks_at(
+        self,
+        image: Image,
+        points: Sequence[Sequence[float]] | np.ndarray,
+        tile: str | int = "auto",
+        axes: str = "",
+        channels: Sequence[int] = (),
+        pixel_size: float | Sequence[float] | None = None,
+    ) -> Cells:
+        """Find the cell at each point: one mask and score per point, in the points' order.
+
+        A click on a cell is answered by its mask; the score is the mask's mean probability. A point
+        that nothing answers gets its own pixel, with the score 0. ``score_thresh`` is not applied.
+
+        Args:
+            points: (P, 2), x and y in pixels of the image.
+
+        The other arguments and errors are those of :meth:`predict`.
+
+        Raises:
+            PointsError: the model is not one with seeded queries.
+            ValueError: a point lies outside the image.
+        """
+        planes = self.planes(image, axes, channels, pixel_size)
+        if len(planes) != 1:
+            raise ValueError(f"{planes[0].name}: is one of {len(planes)} planes; give one of them")
+        return self.find_at(self.load(planes[0], tile), points)
+
+    def find_at(self, one: Loaded, points: Sequence[Sequence[float]] | np.ndarray) -> Cells:
+        """Find the cell at each point of a plane; see :meth:`masks_at`."""
+        plane = one.plane
+        height, width, _ = plane.shape
+        places = checked_points(points, (height, width), plane.name)
+        if one.entry is not None:
+            found = answers_at(self.model, one.entry, places)
+        else:
+            mapper = mapper_with(self._mapper, ScaleBy(self._scale(one.tile)))
+            found = answers_in_tiles(
+                self.model,
+                plane,
+                places,
+                one.tile,
+                lambda pixels: self._entry(pixels, one.limits, mapper, plane.name),
+            )
+        return self._about(self._as_cells(found), plane)
+
     def _find_all(self, several: Sequence[Loaded], batch_size: int) -> list[Cells]:
         """Those of planes that go together; a tiled one is always alone."""
         if len(several) == 1:
@@ -231,9 +277,8 @@ class Segmenter:
         """
         if not one.tile:
             return self.find_together([one])[0]
-        plane, scale = one.plane, self._scale(one.tile)
-        mapper = copy.copy(self._mapper)
-        mapper.augmentations = T.AugmentationList([ScaleBy(scale)])
+        plane = one.plane
+        mapper = mapper_with(self._mapper, ScaleBy(self._scale(one.tile)))
 
         def segment(tiles: list[np.ndarray]) -> list[Cells]:
             entries = [self._entry(pixels, one.limits, mapper, plane.name) for pixels in tiles]
@@ -310,19 +355,24 @@ class Segmenter:
         )
 
     def _cells(self, found: ScoredMasks) -> Cells:
-        scores, classes = found.scores.numpy(), found.classes.numpy()
+        """Those with a pixel and enough score."""
+        scores = found.scores.numpy()
         kept = [
             i
             for i, crop in enumerate(found.crops)
             if crop.numel() and scores[i] >= self.score_thresh
         ]
+        return self._as_cells(found.take(kept))
+
+    def _as_cells(self, found: ScoredMasks) -> Cells:
+        classes = found.classes.numpy()
         highest = int(classes.max(initial=0))
         more = (f"class {k}" for k in range(len(self.class_names), highest + 1))
         return Cells(
-            [found.crops[i].numpy() for i in kept],
-            found.corners.numpy()[kept].reshape(-1, 2),
-            scores[kept].astype(np.float32),
-            classes[kept].astype(np.int64),
+            [crop.numpy() for crop in found.crops],
+            found.corners.numpy().reshape(-1, 2),
+            found.scores.numpy().astype(np.float32),
+            classes.astype(np.int64),
             found.size,
             (*self.class_names, *more),
         )

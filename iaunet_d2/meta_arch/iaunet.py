@@ -17,10 +17,13 @@ from ..networks import (
     SeededDecoder,
     SeedTarget,
     SetCriterion,
+    logits_of_queries,
+    raised_masks,
     seed_target,
 )
+from ..networks.scored_masks import ScoredMasks
 from .backbones import build_backbone
-from .base import truth_masks
+from .base import output_size, truth_masks
 from .mask_queries import CountedForward, MaskQueryModel, build_criterion, inference_arguments
 from .pixel_decoders import build_pixel_decoder
 from .preprocess import padding_mask
@@ -120,6 +123,31 @@ class IAUNet(MaskQueryModel):
             else seed_target(truth_masks(inputs["instances"]).numpy(), decoder.teachers, random)
             for inputs in batched_inputs
         ]
+
+    @torch.no_grad()
+    def segment_at(self, batched_inputs: list[dict[str, Any]]) -> list[ScoredMasks]:
+        """Find the mask at each point, in the points' order; one may be empty.
+
+        Args:
+            batched_inputs: as for prediction, each with ``points`` (P, 2) float, x and y in pixels
+                of the original image.
+
+        Raises:
+            PointsError: the model's queries are not seeded.
+        """
+        images = self.preprocess(batched_inputs)
+        found, padded = [], (images.tensor.shape[-2], images.tensor.shape[-1])
+        for i, (inputs, size) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):
+            original = output_size(inputs, size)
+            scale = torch.tensor([size[1] / original[1], size[0] / original[0]])
+            points = (inputs["points"].float() * scale).to(self.device)
+            # Images have different numbers of points.
+            output = self.network.at_points(images.tensor[i : i + 1], points[None])
+            logits_of = logits_of_queries(output.predictions[-1], 0, output.mask_features)
+            order = torch.arange(len(points), device=self.device)
+            threshold = self.inference_settings["mask_threshold"]
+            found.append(raised_masks(logits_of, order, padded, size, original, threshold))
+        return found
 
     def supervised(self, images: Tensor, padding: Tensor | None) -> QueryOutput:
         """Run the network with every prediction that is trained."""

@@ -10,7 +10,13 @@ from .dual_path import DualPathDecoder
 from .fold import fold_batch_norms
 from .iau_net import AttentionUNet
 from .iaunet_v1 import DualPixelDecoder, IAUNetV1Network, IAUNetV1Output
-from .inference import logits_of_queries, rescored_instances, rescored_masks, rescored_queries
+from .inference import (
+    logits_of_queries,
+    raised_masks,
+    rescored_instances,
+    rescored_masks,
+    rescored_queries,
+)
 from .installed_weights import installed_weights
 from .label_maps import components, grown, scored_label_map, without_holes, without_small
 from .maps import (
@@ -34,7 +40,7 @@ from .point_rend import PointMaskBranch, PointRendSettings
 from .points import grid_points, sample_points, subdivided, uncertain_points
 from .position import sine_position_encoding
 from .query_decoder import LevelQueryDecoder, QueryDecoder, QueryPrediction, mask_logits
-from .query_network import QueryNetwork, QueryOutput
+from .query_network import PointsError, QueryNetwork, QueryOutput
 from .rcnn import RCNN, Detections, RCNNSettings, RegionTarget
 from .scored_masks import ScoredMasks, mask_nms
 from .seeded_criterion import SeededCriterion
@@ -85,6 +91,7 @@ __all__ = [
     "PixelDecoder",
     "PointMaskBranch",
     "PointRendSettings",
+    "PointsError",
     "PyramidPixelDecoder",
     "QueryDecoder",
     "QueryNetwork",
@@ -131,6 +138,7 @@ __all__ = [
     "outputs_of",
     "padded_side",
     "paste_masks",
+    "raised_masks",
     "rescored_instances",
     "rescored_masks",
     "rescored_queries",

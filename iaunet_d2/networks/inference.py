@@ -145,6 +145,24 @@ def rescored_queries(
     return found, queries
 
 
+def raised_masks(
+    logits_of: Callable[[Tensor], Tensor],
+    queries: Tensor,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+    mask_threshold: float = 0.5,
+) -> ScoredMasks:
+    """Resize the masks of queries (n,), in their order, empty ones too.
+
+    Their scores are the mean probabilities of their pixels, 0 for an empty mask; the classes 0.
+    The other arguments are those of :func:`rescored_masks`.
+    """
+    raising = _Raising(padded_size, image_size, output_size, mask_threshold)
+    crops, corners, maskness = raising.masks(queries, logits_of)
+    return ScoredMasks(crops, corners, maskness, torch.zeros(len(crops)).long(), output_size)
+
+
 @dataclass(frozen=True)
 class _Raising:
     """Raises mask logits to the network's input, and their probabilities to the original size.

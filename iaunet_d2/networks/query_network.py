@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from .maps import ShapedBackbone
 from .pixel_decoder import PixelDecoder
 from .query_decoder import QueryDecoder, QueryPrediction, mask_logits
+from .seeded_decoder import SeededDecoder
 from .seeds import SeedTarget
+
+
+class PointsError(ValueError):
+    """A model was asked for the masks at points, and it takes none."""
 
 
 @dataclass
@@ -69,3 +74,25 @@ class QueryNetwork(nn.Module):
         given = () if seed_targets is None else (seed_targets,)
         predictions = self.query_decoder(levels, mask_features, padding, every_block, *given)
         return QueryOutput(predictions, self.query_decoder.extend(mask_features))
+
+    def at_points(self, images: Tensor, points: Tensor) -> QueryOutput:
+        """Predict the mask at each point, in order; the class logits say nothing.
+
+        Args:
+            images: (B, C, H, W), normalised, H and W divisible by 32.
+            points: (B, P, 2), x and y in pixels of the images.
+
+        Raises:
+            PointsError: the queries begin elsewhere than at places of the image.
+        """
+        if not isinstance(self.query_decoder, SeededDecoder):
+            raise PointsError(
+                "the model takes no points: a model with seeded queries does, which the configs "
+                "*_seeded.yaml, quickstart.yaml and bbbc010_small.yaml describe "
+                "(MODEL.QUERY_DECODER.NAME SeededQueryDecoder)"
+            )
+        levels, mask_features = self.pixel_decoder(self.backbone(images))
+        embeddings = self.query_decoder.at_points(levels, mask_features, points)
+        nothing = embeddings.new_zeros(*embeddings.shape[:2], 2)
+        prediction = QueryPrediction(nothing, embeddings)
+        return QueryOutput([prediction], self.query_decoder.extend(mask_features))

@@ -240,16 +240,43 @@ class SeededDecoder(QueryDecoder):
         Args:
             targets: one per image, to learn from: teacher queries begin at their places.
         """
-        levels = [p(features) for p, features in zip(self.projections, levels, strict=True)]
         seeds = self._seeds(mask_features, padding, targets)
         anchors, apart = self._with_teachers(seeds, targets)
-        queries = self.selection.queries(mask_features, levels[-1], seeds.heat, anchors)
-        predictions: list[QueryPrediction] = []
-        for i, (block, level) in enumerate(zip(self.blocks, self.level_of_block, strict=True)):
+        refined = self._refined(levels, mask_features, seeds.heat, anchors, apart)
+        wanted = refined if every_block else refined[-1:]
+        return [self._predict(queries, anchors, seeds) for queries in wanted]
+
+    def at_points(self, levels: Sequence[Tensor], mask_features: Tensor, points: Tensor) -> Tensor:
+        """Predict the mask at each point, as teacher queries learn to.
+
+        Args:
+            levels, mask_features: of the pixel decoder.
+            points: (B, P, 2), x and y in pixels of the network's input. No point knows of another.
+
+        Returns:
+            mask embeddings (B, P, C), for the mask features of :meth:`extend`.
+        """
+        heat = self.selection.heat(mask_features).float()[:, 0]
+        apart = ~torch.eye(points.shape[1], dtype=torch.bool, device=points.device)[None, None]
+        queries = self._refined(levels, mask_features, heat, points, apart)[-1]
+        return self._embeddings(self.norm(queries), points)
+
+    def _refined(
+        self,
+        levels: Sequence[Tensor],
+        mask_features: Tensor,
+        heat: Tensor,
+        anchors: Tensor,
+        apart: Tensor,
+    ) -> list[Tensor]:
+        """Queries (B, Q, C) at anchors (B, Q, 2) after each block."""
+        levels = [p(features) for p, features in zip(self.projections, levels, strict=True)]
+        queries = self.selection.queries(mask_features, levels[-1], heat, anchors)
+        refined = []
+        for block, level in zip(self.blocks, self.level_of_block, strict=True):
             queries = block(queries, levels[level], anchors, self.strides[level], apart)
-            if every_block or i == len(self.blocks) - 1:
-                predictions.append(self._predict(queries, anchors, seeds))
-        return predictions
+            refined.append(queries)
+        return refined
 
     def _seeds(
         self, features: Tensor, padding: Tensor | None, targets: Sequence[SeedTarget] | None
@@ -290,8 +317,7 @@ class SeededDecoder(QueryDecoder):
 
     def _predict(self, queries: Tensor, anchors: Tensor, seeds: Seeds) -> SeededPrediction:
         normed = self.norm(queries)
-        window = self.windows.coefficients(self.window_head(normed), anchors)
-        embeddings = torch.cat([self.mask_head(normed).float(), window], dim=-1)
+        embeddings = self._embeddings(normed, anchors)
         own = seeds.anchors.shape[1]
         # What fills the batch up is surely nothing.
         class_logits = self.class_head(normed[:, :own])
@@ -304,3 +330,8 @@ class SeededDecoder(QueryDecoder):
             seeds=seeds,
             teacher_embeddings=embeddings[:, own:],
         )
+
+    def _embeddings(self, normed: Tensor, anchors: Tensor) -> Tensor:
+        """Mask embeddings (B, Q, C) of queries after their norm."""
+        window = self.windows.coefficients(self.window_head(normed), anchors)
+        return torch.cat([self.mask_head(normed).float(), window], dim=-1)

@@ -14,6 +14,7 @@ from torch import nn
 
 from iaunet_d2.config import get_iaunet_cfg
 from iaunet_d2.engine.checkpointer import AtomicCheckpointer
+from iaunet_d2.networks.scored_masks import ScoredMasks, tight_crops
 
 LOG = "BLOB_MODEL_LOG"  # a file that gets a line per image, where the variable is set
 
@@ -45,6 +46,22 @@ class BlobFinder(nn.Module):
             call()
         self.batches.append(len(batch))
         return [{"instances": self._find(x)} for x in batch]
+
+    def segment_at(self, batch: list[dict]) -> list[ScoredMasks]:
+        """The region at each point, empty where there is none."""
+        found = []
+        for x in batch:
+            one = self._find(x)
+            size = (x["height"], x["width"])
+            at = torch.zeros(len(x["points"]), *size, dtype=torch.bool)
+            for mask, (column, row) in zip(at, x["points"].long().tolist(), strict=True):
+                for region in one.pred_masks:
+                    if region[row, column]:
+                        mask |= region
+            crops, corners = tight_crops(list(at), [(0, 0)] * len(at))
+            scores = torch.full((len(at),), 0.75)
+            found.append(ScoredMasks(crops, corners, scores, torch.zeros(len(at)).long(), size))
+        return found
 
     def _find(self, x: dict) -> Instances:
         if os.environ.get(LOG):
