@@ -30,8 +30,6 @@ def add_seeded(cfg: CN) -> None:
     # than 4.
     own.MASK_STRIDE = 2
     own.MASK_DIM = 32
-    # Lengths of the waves that bend a mask's elliptical window, pixels; () leaves the ellipse.
-    own.WAVE_LENGTHS = (24, 48, 96)
     # Teacher queries per instance in training, each at a random place well inside it.
     own.TEACHERS = 1
 

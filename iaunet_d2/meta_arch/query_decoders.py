@@ -96,7 +96,6 @@ class SeededQueryDecoder(networks.SeededDecoder):
             "side": own.SIDE,
             "mask_stride": own.MASK_STRIDE,
             "mask_dim": own.MASK_DIM,
-            "wave_lengths": own.WAVE_LENGTHS,
         }
 
 

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from .installed_weights import PACKAGES, installed_weights
+from .installed_weights import HEAD, PACKAGES, installed_weights
 from .maps import STRIDES, map_name, map_shapes
 
 
@@ -107,7 +107,8 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any], key: str) -> nn
         return timm.create_model(name, pretrained=False, **kwargs)
     installed = installed_weights(name)
     if installed is not None:
-        kwargs["pretrained_cfg_overlay"] = {"state_dict": installed}
+        body = {k: v for k, v in installed.items() if not k.startswith(HEAD)}
+        kwargs["pretrained_cfg_overlay"] = {"state_dict": body}
     try:
         return timm.create_model(name, pretrained=True, **kwargs)
     except Exception as error:

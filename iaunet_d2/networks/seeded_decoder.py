@@ -15,7 +15,7 @@ from .pixel_decoder import MASK_FEATURES
 from .points import sample_points
 from .query_decoder import QueryDecoder, QueryPrediction, level_projections
 from .seeds import STRIDE, SeedTarget, peaks
-from .windows import UNIT, Windows
+from .windows import COEFFICIENTS, UNIT, ellipse_coefficients, with_places
 
 HEAT_BIAS = -3.0
 """Of the heat map's last layer: at first no place is likely."""
@@ -174,7 +174,6 @@ class SeededDecoder(QueryDecoder):
         mask_stride: of the masks, 4, 2 or 1 pixels. Thin cells need less than 4: of the worms of
             BBBC010 at 256 pixels, masks at stride 4 can reach a mean IoU of 0.85, at stride 2 0.96.
         mask_dim: channels of the mask features where these are finer than stride 4.
-        wave_lengths: of the waves that bend a mask's window, in pixels; none leaves an ellipse.
 
     Raises:
         ValueError: unknown ``mask_stride``.
@@ -197,7 +196,6 @@ class SeededDecoder(QueryDecoder):
         side: int = 9,
         mask_stride: int = 2,
         mask_dim: int = 32,
-        wave_lengths: Sequence[float] = (24, 48, 96),
     ) -> None:
         super().__init__()
         if mask_stride not in (4, 2, 1):
@@ -217,15 +215,14 @@ class SeededDecoder(QueryDecoder):
         self.norm = nn.LayerNorm(hidden_dim)
         self.class_head = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_head = nn.Linear(hidden_dim, self.finer.channels)
-        self.windows = Windows(wave_lengths)
-        self.window_head = nn.Linear(hidden_dim, self.windows.count)
+        self.window_head = nn.Linear(hidden_dim, COEFFICIENTS)
         for head in (self.class_head, self.mask_head, self.window_head):
             init_normal(head)
         self.projections = level_projections([s.channels for s in levels], hidden_dim)
 
     def extend(self, mask_features: Tensor) -> Tensor:
         """Raise mask features to the masks' stride, and add the channels of places."""
-        return self.windows.with_places(self.finer(mask_features), self.mask_stride)
+        return with_places(self.finer(mask_features), self.mask_stride)
 
     def forward(
         self,
@@ -333,5 +330,5 @@ class SeededDecoder(QueryDecoder):
 
     def _embeddings(self, normed: Tensor, anchors: Tensor) -> Tensor:
         """Mask embeddings (B, Q, C) of queries after their norm."""
-        window = self.windows.coefficients(self.window_head(normed), anchors)
+        window = ellipse_coefficients(self.window_head(normed), anchors)
         return torch.cat([self.mask_head(normed).float(), window], dim=-1)

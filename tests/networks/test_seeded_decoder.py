@@ -95,7 +95,7 @@ def test_teachers_and_queries_do_not_see_each_other():
     torch.testing.assert_close(first.mask_embeddings, second.mask_embeddings)
     assert not torch.allclose(first.teacher_embeddings, second.teacher_embeddings)
     assert first.seeds.taught.tolist() == [[0, 1], [0, -1]]
-    assert first.teacher_embeddings.shape == (2, 2, 32 + 6 + 24)
+    assert first.teacher_embeddings.shape == (2, 2, 32 + 6)
 
 
 def test_what_fills_the_batch_up_is_nothing_and_changes_nothing():
