@@ -17,7 +17,16 @@ OWN = ("_iaunet_d2_import_", "own_")
 """How names of modules begin that tests import: files, and packages."""
 
 TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "resnet10t", "MODEL.IAUNET.HIDDEN_DIM", "16"),
+    *(
+        "MODEL.DEVICE",
+        "cpu",
+        "MODEL.TIMM.PRETRAINED",
+        "False",
+        "MODEL.TIMM.NAME",
+        "resnet10t",
+        "MODEL.IAUNET.HIDDEN_DIM",
+        "16",
+    ),
     *("MODEL.IAUNET.NUM_QUERIES", "5", "MODEL.IAUNET.FFN_DIM", "16"),
     *("MODEL.IAUNET.NUM_HEADS", "2", "MODEL.IAUNET.SCORE_THRESH", "0.0"),
     *("MODEL.IAUNET.LOSS.NUM_POINTS", "64", "MODEL.IAUNET.LOSS.MATCHER_POINTS", "64"),

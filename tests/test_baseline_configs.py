@@ -15,7 +15,7 @@ DATA = ("revvity", "livecell", "evican2", "isbi2014")
 BACKBONES = ("r50", "r101", "swins", "swinb")
 # (model, the IAUNet's config)
 LEAVES = {f"{m}_{d}_{b}": (m, f"{d}_{b}") for m in ARCHITECTURES for d in DATA for b in BACKBONES}
-LEAVES |= {f"{m}_small": (m, "quickstart") for m in ("mask_rcnn", "mask2former")}
+LEAVES |= {f"{m}_small": (m, "systems/iaunet_small") for m in ("mask_rcnn", "mask2former")}
 OWN_SECTIONS = ("IAUNET", "MASK_RCNN", "POINT_REND", "MASK2FORMER")
 
 

@@ -24,7 +24,7 @@ def test_train_evaluate_resume_and_predict_on_real_images(
     test_name = f"coco:{tmp_path / 'val.json'}:{folder / 'images'}"
     common = [
         "MODEL.DEVICE", "cpu",
-        "MODEL.TIMM.NAME", "resnet18",
+        "MODEL.TIMM.PRETRAINED", "False", "MODEL.TIMM.NAME", "resnet18",
         "MODEL.IAUNET.HIDDEN_DIM", "32",
         "MODEL.IAUNET.FFN_DIM", "64",
         "MODEL.IAUNET.LOSS.NUM_POINTS", "64",

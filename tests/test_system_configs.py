@@ -27,7 +27,7 @@ COMPARED = [f"{data}_{s}" for data in ("worms", "nuclei", "usiigaci") for s in A
 
 def test_every_config_is_there_and_nothing_else():
     names = {p.stem for p in (FOLDER / "systems").glob("*.yaml")}
-    assert names == set(PAPER) | {f"{system}_small" for system in ARCHITECTURES}
+    assert names == {*PAPER, "iaunet_small", *(f"{system}_small" for system in ARCHITECTURES)}
 
 
 @pytest.mark.parametrize("name", PAPER)

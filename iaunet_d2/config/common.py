@@ -40,6 +40,9 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.TIMM.PRETRAINED = False
     # A local file with backbone weights; takes precedence over PRETRAINED.
     cfg.MODEL.TIMM.CHECKPOINT = ""
+    # Batch norms of the backbone keep the statistics that they came with, which small batches
+    # measure badly (MMDetection's norm_eval).
+    cfg.MODEL.TIMM.NORM_EVAL = False
     # Stochastic depth rate, for the backbones that have it.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
 

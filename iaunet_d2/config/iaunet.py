@@ -42,6 +42,9 @@ def add_iaunet(cfg: CN) -> None:
     cfg.MODEL.IAUNET.RESIDUAL = "projection"
     # Depthwise-separable convolutions in the main block; False: plain 3x3.
     cfg.MODEL.IAUNET.SEPARABLE = True
+    # Upsample with corners aligned, as published; False: a cell gives the same features wherever it
+    # lies.
+    cfg.MODEL.IAUNET.ALIGN_CORNERS = True
     # Compute the auxiliary masks at inference too: only to count as the paper did.
     cfg.MODEL.IAUNET.AUX_AT_INFERENCE = False
     # A pixel belongs to an instance where the mask probability exceeds this.

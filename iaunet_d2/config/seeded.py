@@ -15,9 +15,10 @@ def add_seeded(cfg: CN) -> None:
     # Queries of an image in training: the best peaks of its heat map; or half as many again as it
     # has instances, if these are more.
     own.TRAIN_QUERIES = 100
-    # At inference: a query begins at each peak above the threshold, up to so many.
+    # At inference: a query begins at each peak above the threshold, up to so many. After a short
+    # training a cell's peak is low; a needless query costs little, and gets a low score.
     own.MAX_QUERIES = 1000
-    own.THRESHOLD = 0.1
+    own.THRESHOLD = 0.02
     # Query blocks per decoder level.
     own.BLOCKS_PER_LEVEL = 1
     # Attention heads, width of the feed-forward layers, and dropout.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
@@ -21,7 +22,7 @@ from .predictor import Predictor, find_instances
 from .prompts import answers_at, answers_in_tiles, checked_points, mapper_with
 from .sources import array_planes, open_planes
 from .sources.base import ArrayPlane, Plane
-from .stretch import plane_limits
+from .stretch import plane_limits, plane_pixels
 from .tiling import choose_overlap
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,15 @@ class Loaded:
         plane: in memory if it is kept.
         tile: side of its tiles in pixels; 0 for one that is shown whole.
         limits: of the grey values.
+        statistics: mean and standard deviation of each channel (2, C), by which all its tiles are
+            normalised; None where a model's ``INPUT.NORMALIZE`` asks for none.
         entry: what the model takes, for a plane that is shown whole.
     """
 
     plane: Plane
     tile: int
     limits: Limits
+    statistics: torch.Tensor | None = None
     entry: dict[str, Any] | None = None
 
 
@@ -223,7 +227,7 @@ class Segmenter:
                 plane,
                 places,
                 one.tile,
-                lambda pixels: self._entry(pixels, one.limits, mapper, plane.name),
+                lambda pixels: self._tile_entry(pixels, one, mapper),
             )
         return self._about(self._as_cells(found), plane)
 
@@ -263,9 +267,11 @@ class Segmenter:
             about = plane.name, plane.pixel_size, plane.channel_names
             plane = ArrayPlane(pixels, *about)
         if side:
-            return Loaded(plane, side, plane_limits(plane, self.cfg.INPUT.PERCENTILES))
+            limits = plane_limits(plane, self.cfg.INPUT.PERCENTILES)
+            return Loaded(plane, side, limits, self._statistics(plane, limits))
         limits = pixel_limits(pixels, self.cfg.INPUT.PERCENTILES)
-        return Loaded(plane, 0, limits, self._entry(pixels, limits, self._mapper, plane.name))
+        entry = self._entry(pixels, limits, self._mapper, plane.name)
+        return Loaded(plane, 0, limits, entry=entry)
 
     def find(self, one: Loaded, batch_size: int = 1, progress: Progress | None = None) -> Cells:
         """Find the cells of a plane.
@@ -281,7 +287,7 @@ class Segmenter:
         mapper = mapper_with(self._mapper, ScaleBy(self._scale(one.tile)))
 
         def segment(tiles: list[np.ndarray]) -> list[Cells]:
-            entries = [self._entry(pixels, one.limits, mapper, plane.name) for pixels in tiles]
+            entries = [self._tile_entry(pixels, one, mapper) for pixels in tiles]
             return [self._cells(found) for found in find_instances(self.model, entries)]
 
         overlap = self._overlap(one.tile, plane)
@@ -343,6 +349,20 @@ class Segmenter:
         image = mapper.adapt(stretched(pixels, limits), name)
         with self._mapping:
             return mapper.map(image, {})
+
+    def _tile_entry(
+        self, pixels: np.ndarray, one: Loaded, mapper: IAUNetDatasetMapper
+    ) -> dict[str, Any]:
+        entry = self._entry(pixels, one.limits, mapper, one.plane.name)
+        return entry if one.statistics is None else {**entry, "statistics": one.statistics}
+
+    def _statistics(self, plane: Plane, limits: Limits) -> torch.Tensor | None:
+        """Those of the whole plane: a tile of background alone would be stretched to noise."""
+        if self.cfg.INPUT.NORMALIZE != "image":
+            return None
+        pixels = self._mapper.adapt(stretched(plane_pixels(plane), limits), plane.name)
+        values = torch.from_numpy(np.ascontiguousarray(pixels)).flatten(0, -2).float()
+        return torch.stack([values.mean(0), values.std(0, unbiased=False)])
 
     def _require_channels(self, plane: Plane) -> None:
         count, taken = plane.shape[2], len(self.cfg.MODEL.PIXEL_MEAN)

@@ -28,10 +28,22 @@ def plane_limits(plane: Plane, percentiles: Sequence[float] = ()) -> Limits:
     """
     if plane.dtype == np.uint8 and not percentiles:
         return ()
+    return pixel_limits(plane_pixels(plane), percentiles)
+
+
+def plane_pixels(plane: Plane) -> np.ndarray:
+    """Return what a plane is measured by: itself, or of a larger one evenly spaced blocks.
+
+    Returns:
+        (H, W, C), or (1, n, C).
+
+    Raises:
+        BadFileError: a part of the file is damaged.
+    """
     height, width, _ = plane.shape
     if height * width <= EXACT_PIXELS:
-        return pixel_limits(plane.read(0, 0, height, width), percentiles)
-    return pixel_limits(np.concatenate(list(_sample(plane)))[None], percentiles)
+        return plane.read(0, 0, height, width)
+    return np.concatenate(list(_sample(plane)))[None]
 
 
 def _sample(plane: Plane) -> Iterator[np.ndarray]:

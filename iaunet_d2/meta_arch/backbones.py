@@ -91,6 +91,7 @@ def timm_backbone(
         own.DROP_PATH_RATE,
         tuple(strides),
         key,
+        own.NORM_EVAL,
     )
 
 

@@ -177,7 +177,9 @@ class SegmentationModel(nn.Module, ABC):
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalised images in one tensor, padded at the right and the bottom by zeros."""
         tensors = [x["image"].to(self.device) for x in batched_inputs]
-        tensors = normalize_images(tensors, self.pixel_mean, self.pixel_std, self.normalize)
+        given = [x.get("statistics") for x in batched_inputs]
+        mean, std = self.pixel_mean, self.pixel_std
+        tensors = normalize_images(tensors, mean, std, self.normalize, given)
         square = self.square_size
         if square:  # at least: Detectron2 would cut a larger image
             square = max(square, *(side for tensor in tensors for side in tensor.shape[-2:]))

@@ -100,6 +100,7 @@ class IAUNet(MaskQueryModel):
             "deep_supervision": own.LOSS.DEEP_SUPERVISION,
             "aux_at_inference": own.AUX_AT_INFERENCE,
             **inference_arguments(cfg, own),
+            **_as_many_as_queries(cfg, query_decoder),
         }
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -164,6 +165,13 @@ class IAUNet(MaskQueryModel):
     def counted(self, train_mode: bool) -> nn.Module:
         """Return the network up to last masks of the input's size."""
         return CountedForward(self.network, train_mode or self.aux_at_inference)
+
+
+def _as_many_as_queries(cfg: Any, query_decoder: QueryDecoder) -> dict[str, int]:
+    """Let seeded queries give all that they find: their number is free, evaluators cut by score."""
+    if not isinstance(query_decoder, SeededDecoder):
+        return {}
+    return {"max_instances": query_decoder.max_queries * cfg.MODEL.NUM_CLASSES}
 
 
 def _criterion(cfg: Any, query_decoder: QueryDecoder) -> SetCriterion:

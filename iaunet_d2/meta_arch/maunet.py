@@ -225,7 +225,9 @@ class MAUNet(LabelMapModel):
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalised images in one tensor, mirrored at the right and the bottom to fill it."""
         tensors = [x["image"].to(self.device) for x in batched_inputs]
-        tensors = normalize_images(tensors, self.pixel_mean, self.pixel_std, self.normalize)
+        given = [x.get("statistics") for x in batched_inputs]
+        mean, std = self.pixel_mean, self.pixel_std
+        tensors = normalize_images(tensors, mean, std, self.normalize, given)
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in tensors]
         height, width = (
             padded_side(max(side), self.size_divisibility, self._least_side)

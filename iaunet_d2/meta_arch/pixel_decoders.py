@@ -28,6 +28,7 @@ class IAUNetPixelDecoder(networks.UNetPixelDecoder):
             "skip": own.SKIP,
             "residual": own.RESIDUAL,
             "separable": own.SEPARABLE,
+            "align_corners": own.ALIGN_CORNERS,
         }
 
 

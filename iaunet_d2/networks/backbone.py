@@ -35,6 +35,7 @@ class TimmPyramid(nn.Module):
         strides: powers of 2, ascending. Stride 2 of a ResNet is its stem after the activation;
             stages beyond the last stride are not built.
         key: config key of the name, for the errors.
+        norm_eval: leave batch norms in evaluation mode in training too: they keep their statistics.
 
     Raises:
         ValueError: there is no such model, or it does not have maps at the strides.
@@ -50,8 +51,10 @@ class TimmPyramid(nn.Module):
         drop_path_rate: float = 0.0,
         strides: Sequence[int] = STRIDES,
         key: str = "MODEL.TIMM.NAME",
+        norm_eval: bool = False,
     ) -> None:
         super().__init__()
+        self.norm_eval = norm_eval
         kwargs = {
             "features_only": True,
             # From the end, where every model has stride 32; from the start they differ.
@@ -82,6 +85,15 @@ class TimmPyramid(nn.Module):
         self.strides = tuple(strides)
         norms = [nn.LayerNorm(c) if self.channels_last else nn.Identity() for c in self.channels]
         self.norms = nn.ModuleList(norms)
+
+    def train(self, mode: bool = True) -> "TimmPyramid":
+        """Set the mode of all layers but, with ``norm_eval``, the batch norms."""
+        super().train(mode)
+        if self.norm_eval:
+            for layer in self.body.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        return self
 
     def output_shape(self) -> dict[str, Any]:
         """Return channels and stride of each map by its name."""

@@ -14,9 +14,14 @@ def coordinate_channels(features: Tensor) -> Tensor:
     return grid.expand(batch, -1, -1, -1)
 
 
-def upsample(features: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, corners aligned, to the size of ``like``: (B, C, h, w) -> (B, C, H, W)."""
-    return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=True)
+def upsample(features: Tensor, like: Tensor, align_corners: bool = True) -> Tensor:
+    """Bilinear, to the size of ``like``: (B, C, h, w) -> (B, C, H, W).
+
+    With corners aligned a place moves by up to half a pixel of the coarse map, depending on where
+    in the image it is.
+    """
+    size = like.shape[-2:]
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=align_corners)
 
 
 class ConvBlock(nn.Sequential):

@@ -38,6 +38,7 @@ class DecoderLevel(nn.Module):
         residual: ``projection`` of the block's input by a 1x1 convolution, or ``identity``,
             equation 1's ``+ X'``.
         separable: depthwise-separable convolutions in the block.
+        align_corners: upsample with corners aligned (as published).
 
     Raises:
         ValueError: unknown ``skip`` or ``residual``.
@@ -54,8 +55,10 @@ class DecoderLevel(nn.Module):
         skip: str = "concat",
         residual: str = "projection",
         separable: bool = True,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         if skip not in ("concat", "add"):
             raise ValueError(f"MODEL.IAUNET.SKIP is {skip!r}; it is 'concat' or 'add'")
         if residual not in ("projection", "identity"):
@@ -80,7 +83,7 @@ class DecoderLevel(nn.Module):
         if coarser is not None:
             # Coordinates are made on the coarse grid and upsampled with the features, as the
             # authors' code does.
-            raised = upsample(torch.cat(entering, dim=1), like=skip)
+            raised = upsample(torch.cat(entering, dim=1), skip, self.align_corners)
             features = raised[:, -coarser.shape[1] :]
             if self.concat:
                 entering = [raised, skip]
@@ -96,14 +99,17 @@ class DecoderLevel(nn.Module):
 class MaskBranch(nn.Module):
     """Mask features ``X_m = G_m(X'_m + X)`` of one level (equation 2), G_m two 3x3 convolutions."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, align_corners: bool = True) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.block = ConvBlock(dim, dim, separable=False)
         init_kaiming(self.block)
 
     def forward(self, main: Tensor, coarser: Tensor | None = None) -> Tensor:
         """Main features (B, C, H, W) and the coarser level's mask features to (B, C, H, W)."""
-        return self.block(main if coarser is None else upsample(coarser, like=main).add_(main))
+        if coarser is None:
+            return self.block(main)
+        return self.block(upsample(coarser, main, self.align_corners).add_(main))
 
 
 class MaskHead(nn.Module):
@@ -175,7 +181,8 @@ class UNetPixelDecoder(PixelDecoder):
         hidden_dim: channels of everything that leaves.
         mask_branch: separate mask features; without it the main features take their place (Table
             4).
-        coord_conv, se_reduction, skip, residual, separable: see :class:`DecoderLevel`.
+        coord_conv, se_reduction, skip, residual, separable, align_corners: see
+            :class:`DecoderLevel`.
 
     Raises:
         MissingStrideError: a map at stride 4, 8, 16 or 32 is missing.
@@ -192,6 +199,7 @@ class UNetPixelDecoder(PixelDecoder):
         skip: str = "concat",
         residual: str = "projection",
         separable: bool = True,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.maps = maps_at(input_shape)
@@ -211,11 +219,12 @@ class UNetPixelDecoder(PixelDecoder):
                 skip=skip,
                 residual=residual,
                 separable=separable,
+                align_corners=align_corners,
             )
             for i in range(len(deepest_first))
         )
         self.mask_branches = nn.ModuleList(
-            MaskBranch(hidden_dim) for _ in deepest_first if mask_branch
+            MaskBranch(hidden_dim, align_corners) for _ in deepest_first if mask_branch
         )
         self.mask_head = MaskHead(finest, hidden_dim)
 

@@ -15,7 +15,7 @@ from .pixel_decoder import MASK_FEATURES
 from .points import sample_points
 from .query_decoder import QueryDecoder, QueryPrediction, level_projections
 from .seeds import STRIDE, SeedTarget, peaks
-from .windows import COEFFICIENTS, UNIT, ellipse_coefficients, with_places
+from .windows import COEFFICIENTS, UNIT, window_terms, with_places
 
 HEAT_BIAS = -3.0
 """Of the heat map's last layer: at first no place is likely."""
@@ -131,25 +131,15 @@ class SeedSelection(nn.Module):
         return self.content(torch.cat(there, dim=1).transpose(1, 2)) + self.learned
 
 
-class FinerFeatures(nn.Sequential):
-    """Mask features at a finer stride, by sub-pixel convolution (Shi et al., CVPR 2016).
+class SubPixelConv(nn.Sequential):
+    """A map at a finer stride, by sub-pixel convolution (Shi et al., CVPR 2016).
 
-    The features at stride 4 know what lies inside their pixel; a convolution writes it into
-    ``factor``² pixels of ``dim`` channels each. Features that stay at stride 4 stay as they are.
-
-    Attributes:
-        channels: of the result.
+    The features at stride 4 know what lies inside their pixel; a 1x1 convolution writes it into
+    ``factor``² pixels of ``dim`` channels each.
     """
 
     def __init__(self, in_channels: int, dim: int, factor: int) -> None:
-        layers: list[nn.Module] = []
-        if factor > 1:
-            layers = [
-                nn.Conv2d(in_channels, dim * factor**2, 1),
-                nn.PixelShuffle(factor),
-            ]
-        super().__init__(*layers)
-        self.channels = dim if factor > 1 else in_channels
+        super().__init__(nn.Conv2d(in_channels, dim * factor**2, 1), nn.PixelShuffle(factor))
 
 
 class SeededDecoder(QueryDecoder):
@@ -186,7 +176,7 @@ class SeededDecoder(QueryDecoder):
         hidden_dim: int = 256,
         train_queries: int = 100,
         max_queries: int = 1000,
-        threshold: float = 0.1,
+        threshold: float = 0.02,
         teachers: int = 1,
         num_classes: int = 1,
         blocks_per_level: int = 1,
@@ -203,7 +193,12 @@ class SeededDecoder(QueryDecoder):
         levels = [s for n, s in input_shape.items() if n != MASK_FEATURES]
         coarse_dim = input_shape[MASK_FEATURES].channels
         self.mask_stride = mask_stride
-        self.finer = FinerFeatures(coarse_dim, mask_dim, STRIDE // mask_stride)
+        factor = STRIDE // mask_stride
+        mask_dim = mask_dim if factor > 1 else coarse_dim
+        self.finer = SubPixelConv(coarse_dim, mask_dim, factor) if factor > 1 else nn.Identity()
+        self.votes = SubPixelConv(coarse_dim, 2, factor)
+        for parameter in self.votes.parameters():
+            nn.init.zeros_(parameter)  # at first a pixel votes for its own place
         self.train_queries, self.max_queries = train_queries, max_queries
         self.threshold, self.teachers = threshold, teachers
         self.strides = [shape.stride for shape in levels]
@@ -214,15 +209,16 @@ class SeededDecoder(QueryDecoder):
         )
         self.norm = nn.LayerNorm(hidden_dim)
         self.class_head = nn.Linear(hidden_dim, num_classes + 1)
-        self.mask_head = nn.Linear(hidden_dim, self.finer.channels)
+        self.mask_head = nn.Linear(hidden_dim, mask_dim)
         self.window_head = nn.Linear(hidden_dim, COEFFICIENTS)
         for head in (self.class_head, self.mask_head, self.window_head):
             init_normal(head)
         self.projections = level_projections([s.channels for s in levels], hidden_dim)
 
     def extend(self, mask_features: Tensor) -> Tensor:
-        """Raise mask features to the masks' stride, and add the channels of places."""
-        return with_places(self.finer(mask_features), self.mask_stride)
+        """Raise mask features to the masks' stride, and add the channels of the windows."""
+        votes = self.votes(mask_features)
+        return with_places(self.finer(mask_features), votes, self.mask_stride)
 
     def forward(
         self,
@@ -330,5 +326,5 @@ class SeededDecoder(QueryDecoder):
 
     def _embeddings(self, normed: Tensor, anchors: Tensor) -> Tensor:
         """Mask embeddings (B, Q, C) of queries after their norm."""
-        window = ellipse_coefficients(self.window_head(normed), anchors)
+        window = window_terms(self.window_head(normed), anchors)
         return torch.cat([self.mask_head(normed).float(), window], dim=-1)

@@ -17,7 +17,16 @@ from iaunet_d2.meta_arch.iaunet_v1 import Explanation
 from iaunet_d2.networks import ScoredMasks
 
 TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "resnet10t", "TEST.SCORE_THRESH", 0.0),
+    *(
+        "MODEL.DEVICE",
+        "cpu",
+        "MODEL.TIMM.PRETRAINED",
+        "False",
+        "MODEL.TIMM.NAME",
+        "resnet10t",
+        "TEST.SCORE_THRESH",
+        0.0,
+    ),
     *("INPUT.IMAGE_SIZE", 64, "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 64),
 ]
 V1 = [

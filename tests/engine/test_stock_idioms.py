@@ -31,29 +31,66 @@ import iaunet_d2
 NAME = "stock_idioms_cells"
 
 IAUNET = [
-    *("MODEL.TIMM.NAME", "resnet10t", "MODEL.IAUNET.HIDDEN_DIM", 16, "MODEL.IAUNET.FFN_DIM", 16),
+    *(
+        "MODEL.TIMM.PRETRAINED",
+        "False",
+        "MODEL.TIMM.NAME",
+        "resnet10t",
+        "MODEL.IAUNET.HIDDEN_DIM",
+        16,
+        "MODEL.IAUNET.FFN_DIM",
+        16,
+    ),
     *("MODEL.IAUNET.NUM_QUERIES", 5, "MODEL.IAUNET.NUM_HEADS", 2),
 ]
 # One config of each kind of model, with what makes it tiny and lets it find anything untrained.
 MODELS: dict[str, list[Any]] = {
     "quickstart.yaml": IAUNET,
     "baselines/mask_rcnn_small.yaml": [
-        *("MODEL.TIMM.NAME", "resnet10t", "MODEL.MASK_RCNN.FPN_DIM", 16),
+        *(
+            "MODEL.TIMM.PRETRAINED",
+            "False",
+            "MODEL.TIMM.NAME",
+            "resnet10t",
+            "MODEL.MASK_RCNN.FPN_DIM",
+            16,
+        ),
         *("MODEL.MASK_RCNN.BOX_DIM", 16, "MODEL.MASK_RCNN.MASK_DIM", 16),
         *("MODEL.MASK_RCNN.PROPOSALS_TRAIN", 20, "MODEL.MASK_RCNN.PROPOSALS_TEST", 10),
     ],
     "baselines/mask2former_small.yaml": [
-        *("MODEL.TIMM.NAME", "resnet10t", "MODEL.MASK2FORMER.HIDDEN_DIM", 32),
+        *(
+            "MODEL.TIMM.PRETRAINED",
+            "False",
+            "MODEL.TIMM.NAME",
+            "resnet10t",
+            "MODEL.MASK2FORMER.HIDDEN_DIM",
+            32,
+        ),
         *("MODEL.MASK2FORMER.NUM_QUERIES", 5, "MODEL.MASK2FORMER.ENCODER_FFN_DIM", 16),
         *("MODEL.MASK2FORMER.FFN_DIM", 16, "MODEL.MASK2FORMER.ENCODER_LAYERS", 1),
     ],
     "systems/iaunet_v1_small.yaml": [
-        *("MODEL.TIMM.NAME", "resnet10t", "MODEL.IAUNETV1.HIDDEN_DIM", 16),
+        *(
+            "MODEL.TIMM.PRETRAINED",
+            "False",
+            "MODEL.TIMM.NAME",
+            "resnet10t",
+            "MODEL.IAUNETV1.HIDDEN_DIM",
+            16,
+        ),
         *("MODEL.IAUNETV1.NUM_QUERIES", 5, "MODEL.IAUNETV1.FFN_DIM", 16),
     ],
     "systems/iau_net_small.yaml": ["MODEL.IAU_NET.WIDTHS", [4, 8, 16, 32]],
     "systems/maunet_small.yaml": [
-        *("MODEL.TIMM.NAME", "resnet10t", "MODEL.MAUNET.INFERENCE.INTERIOR_THRESH", 0.0),
+        *(
+            "MODEL.TIMM.PRETRAINED",
+            "False",
+            "MODEL.TIMM.NAME",
+            "resnet10t",
+            "MODEL.MAUNET.INFERENCE.INTERIOR_THRESH",
+            0.0,
+        ),
         *("MODEL.MAUNET.INFERENCE.SEED_IS", "absolute", "MODEL.MAUNET.INFERENCE.SEED", -100.0),
     ],
     "systems/vsm_small.yaml": [

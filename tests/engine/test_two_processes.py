@@ -14,7 +14,16 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "resnet10t", "MODEL.IAUNET.HIDDEN_DIM", "16"),
+    *(
+        "MODEL.DEVICE",
+        "cpu",
+        "MODEL.TIMM.PRETRAINED",
+        "False",
+        "MODEL.TIMM.NAME",
+        "resnet10t",
+        "MODEL.IAUNET.HIDDEN_DIM",
+        "16",
+    ),
     *("MODEL.IAUNET.NUM_QUERIES", "5", "MODEL.IAUNET.BLOCKS_PER_LEVEL", "1"),
     *("MODEL.IAUNET.FFN_DIM", "16", "MODEL.IAUNET.NUM_HEADS", "2"),
     *("MODEL.IAUNET.LOSS.NUM_POINTS", "64", "MODEL.IAUNET.LOSS.MATCHER_POINTS", "64"),

@@ -95,7 +95,7 @@ def test_teachers_and_queries_do_not_see_each_other():
     torch.testing.assert_close(first.mask_embeddings, second.mask_embeddings)
     assert not torch.allclose(first.teacher_embeddings, second.teacher_embeddings)
     assert first.seeds.taught.tolist() == [[0, 1], [0, -1]]
-    assert first.teacher_embeddings.shape == (2, 2, 32 + 6)
+    assert first.teacher_embeddings.shape == (2, 2, 32 + 11)
 
 
 def test_what_fills_the_batch_up_is_nothing_and_changes_nothing():
@@ -229,10 +229,11 @@ def test_windows_stay_exact_in_half_precision():
         extended = net.extend(features.bfloat16())
         last = net(levels, features.bfloat16(), None, True, [seeds_at([(20, 20)])])[-1]
     assert extended.dtype == last.mask_embeddings.dtype == torch.float32
-    coefficients = last.teacher_embeddings[..., 32:38]
+    coefficients = last.teacher_embeddings[..., 32:]
     exact = net(levels, features, None, True, [seeds_at([(20, 20)])])[-1]
     x, y = torch.tensor([18.0, 22.0]) / 32, torch.tensor([20.0, 20.0]) / 32
-    at = torch.stack([x, y, x * x, x * y, y * y, torch.ones(2)])
-    logits, expected = (c[0, 0] @ at for c in (coefficients, exact.teacher_embeddings[..., 32:38]))
+    place = torch.stack([x, y, x * x, x * y, y * y])
+    at = torch.cat([place, place, torch.ones(1, 2)])  # untrained, a pixel votes for itself
+    logits, expected = (c[0, 0] @ at for c in (coefficients, exact.teacher_embeddings[..., 32:]))
     torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.05)
     assert not F.relu(-logits).any()  # both places are inside

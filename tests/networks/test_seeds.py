@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt
 
 from iaunet_d2.networks import seed_target
 from iaunet_d2.networks.seeds import INNER, RIDGE, STRIDE, inner_distance, peaks, seed_of
-from iaunet_d2.networks.windows import ellipse_coefficients, with_places
+from iaunet_d2.networks.windows import window_terms, with_places
 
 
 def disc(height, width, x, y, radius):
@@ -123,30 +123,53 @@ def test_no_peak_where_none_may_be():
     assert not valid.any()
 
 
-def test_a_window_is_an_ellipse_around_its_centre():
-    features = with_places(torch.randn(1, 5, 7, 9))
-    assert features.shape == (1, 11, 7, 9) and features.dtype == torch.float32
+def quadratic(place, anchor, predicted, sharpness):
+    """-(p - c)' L L' (p - c), everything in units, by NumPy in float64."""
+    shift_x, shift_y, first, second, skew = predicted
+    lower = sharpness * np.array([[math.exp(first), 0], [skew, math.exp(second)]])
+    away = place - anchor - np.array([shift_x, shift_y])
+    return -away @ lower @ lower.T @ away
+
+
+def test_windows_are_ellipses_on_places_and_on_votes():
     torch.manual_seed(2)
-    predicted, anchors = torch.randn(1, 3, 6) * 0.5, torch.rand(1, 3, 2) * 30
-    window = torch.einsum(
-        "bqc,bchw->bqhw", ellipse_coefficients(predicted, anchors), features[:, 5:]
-    )
+    votes = torch.randn(1, 2, 7, 9) * 0.2
+    features = with_places(torch.randn(1, 5, 7, 9), votes, stride=2)
+    assert features.shape == (1, 16, 7, 9) and features.dtype == torch.float32
+    predicted, anchors = torch.randn(1, 3, 11) * 0.5, torch.rand(1, 3, 2) * 15
+    window = torch.einsum("bqc,bchw->bqhw", window_terms(predicted, anchors), features[:, 5:])
     for query in range(3):
-        shift_x, shift_y, first, second, skew, bias = predicted[0, query].double().tolist()
-        lower = math.sqrt(8) * np.array([[math.exp(first), 0], [skew, math.exp(second)]])
-        matrix = lower @ lower.T
-        centre = anchors[0, query].double().numpy() / 32 + np.array([shift_x, shift_y])
+        numbers = predicted[0, query].tolist()
+        anchor = anchors[0, query].double().numpy() / 32
         for row, column in ((0, 0), (6, 8), (3, 2)):
-            away = np.array([4 * column + 2, 4 * row + 2]) / 32 - centre
-            expected = 1 + bias - away @ matrix @ away
+            place = np.array([2 * column + 1, 2 * row + 1]) / 32
+            vote = place + votes[0, :, row, column].double().numpy()
+            expected = 1 + numbers[10] + quadratic(place, anchor, numbers[:5], math.sqrt(8))
+            expected += quadratic(vote, anchor, numbers[5:10], 1)
             assert window[0, query, row, column].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_votes_part_cells_that_no_ellipse_on_places_parts():
+    # Two rows of pixels, interleaved: even ones vote for the left, odd ones for the right.
+    votes = torch.zeros(1, 2, 4, 16)
+    x = (torch.arange(16) + 0.5) * 4 / 32
+    votes[:, 0, :, 0::2], votes[:, 0, :, 1::2] = 0.5 - x[0::2], 1.5 - x[1::2]
+    features = with_places(torch.zeros(1, 0, 4, 16), votes)
+    wide = torch.zeros(1, 2, 11)
+    wide[..., 2:4] = -4  # places say nothing
+    anchors = torch.tensor([[[16.0, 8.0], [48.0, 8.0]]])
+    masks = torch.einsum("bqc,bchw->bqhw", window_terms(wide, anchors), features)[0]
+    left = masks[0] > masks[1]
+    assert left[:, 0::2].all() and not left[:, 1::2].any()
 
 
 def test_the_first_window_is_a_disc_of_eleven_pixels():
     anchors = torch.tensor([[[34.0, 50.0]]])
-    coefficients = ellipse_coefficients(torch.zeros(1, 1, 6), anchors)
-    for x, y, inside in ((34, 50, True), (44.5, 50, True), (34, 61.9, False), (25, 42, False)):
+    terms = window_terms(torch.zeros(1, 1, 11), anchors)[0, 0]
+    # That on votes makes it a little smaller: 1 / (8 + 1) of a unit squared, 10.7 pixels.
+    for x, y, inside in ((34, 50, True), (44.5, 50, True), (34, 60.8, False), (25, 43, False)):
         u, v = x / 32, y / 32
-        logit = (coefficients[0, 0] * torch.tensor([u, v, u * u, u * v, v * v, 1])).sum()
+        place = torch.tensor([u, v, u * u, u * v, v * v])
+        logit = (terms * torch.cat([place, place, torch.ones(1)])).sum()
         assert (logit > 0) == inside
     assert STRIDE == 4

@@ -7,7 +7,7 @@ import torch
 
 SETTINGS = [
     "MODEL.DEVICE", "cpu",
-    "MODEL.TIMM.NAME", "resnet18",
+    "MODEL.TIMM.PRETRAINED", "False", "MODEL.TIMM.NAME", "resnet18",
     "MODEL.IAUNET.HIDDEN_DIM", 32,
     "MODEL.IAUNET.FFN_DIM", 64,
     "MODEL.IAUNET.NUM_QUERIES", 12,
