@@ -25,6 +25,7 @@ def test_train_evaluate_resume_and_predict_on_real_images(
     common = [
         "MODEL.DEVICE", "cpu",
         "MODEL.TIMM.PRETRAINED", "False", "MODEL.TIMM.NAME", "resnet18",
+        "MODEL.TIMM.NORM_EVAL", "False", "SOLVER.BACKBONE_MULTIPLIER", "1.0",
         "MODEL.IAUNET.HIDDEN_DIM", "32",
         "MODEL.IAUNET.FFN_DIM", "64",
         "MODEL.IAUNET.LOSS.NUM_POINTS", "64",

@@ -32,7 +32,7 @@ def add_seeded(cfg: CN) -> None:
     own.MASK_STRIDE = 2
     own.MASK_DIM = 32
     # Teacher queries per instance in training, each at a random place well inside it.
-    own.TEACHERS = 1
+    own.TEACHERS = 3
 
     own.LOSS = CN()
     # Weight of the heat map's loss, and of the mask losses of all teacher queries.

@@ -177,7 +177,7 @@ class SeededDecoder(QueryDecoder):
         train_queries: int = 100,
         max_queries: int = 1000,
         threshold: float = 0.02,
-        teachers: int = 1,
+        teachers: int = 3,
         num_classes: int = 1,
         blocks_per_level: int = 1,
         num_heads: int = 8,

@@ -36,7 +36,7 @@ BASE = Point("m", "inference", "cpu", "fp32", False, 1, 64, 8, 0)
 
 @pytest.fixture(scope="module")
 def cfg() -> Any:
-    return measured_config("quickstart.yaml", TINY)
+    return measured_config("systems/iaunet_small.yaml", TINY)
 
 
 def test_a_power_law_is_found() -> None:
@@ -201,7 +201,7 @@ def test_peak_memory_is_that_of_one_piece_of_work() -> None:
 
 def run(folder: Path, *arguments: str) -> int:
     common = ["-o", str(folder), "--size", "64", "--warm-up", "1"]
-    return main(["benchmark", "quickstart.yaml", *common, *arguments, "--opts", *TINY])
+    return main(["benchmark", "systems/iaunet_small.yaml", *common, *arguments, "--opts", *TINY])
 
 
 def test_a_second_run_measures_only_what_is_new(tmp_path, capsys) -> None:

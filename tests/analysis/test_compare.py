@@ -130,7 +130,7 @@ def test_costs(compared) -> None:
         times = row["milliseconds"]
         assert times["low"] <= times["median"] <= times["high"]
         assert row["step_seconds"]["median"] > 0 and row["step_images"] == 2
-        assert row["parameters"] == rows[0]["parameters"] > 11e6  # ResNet-18 has 11.2 M
+        assert row["parameters"] == rows[0]["parameters"] > 3.3e6  # the backbone has 3.4 M
         assert row["gmacs"] == rows[0]["gmacs"]
     assert rows[0]["milliseconds"]["count"] == 40 and rows[1]["milliseconds"]["count"] == 20
     assert rows[2]["metrics"] == {} and "untrained" in rows[2]["notes"][0]

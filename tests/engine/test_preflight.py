@@ -238,7 +238,7 @@ def test_a_config_of_detectron2_s_own_says_in_one_line_what_is_missing(tmp_path:
 @pytest.mark.parametrize(
     ("name", "backbone"),
     [
-        ("quickstart.yaml", "build_timm_backbone"),
+        ("systems/iaunet_small.yaml", "build_timm_backbone"),
         ("systems/vsm_small.yaml", "build_csp_darknet_backbone"),
     ],
 )

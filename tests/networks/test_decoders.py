@@ -242,8 +242,8 @@ def test_a_window_is_a_paraboloid_around_its_place():
 def test_masks_with_a_window_are_local_before_training(masked):
     decoder = query_decoder(9, masked_attention=masked, mask_window=True, num_heads=2)
     levels = [torch.randn(1, 16, s, s) for s in (2, 4, 8)]
-    features = decoder.extend(torch.randn(1, 16, 16, 16) * 0.1)
-    prediction = decoder(levels, features)[-1]
+    given = torch.randn(1, 16, 16, 16) * 0.1
+    prediction, features = decoder(levels, given)[-1], decoder.extend(given)
     logits = mask_logits(prediction.mask_embeddings, features)[0]  # (Q, 16, 16)
     brightest = logits.flatten(1).argmax(1)
     found = torch.stack([brightest % 16 + 0.5, brightest // 16 + 0.5], 1) / 16
