@@ -1,4 +1,4 @@
-"""What each part of seeded queries is worth: trainings with one part exchanged, into a table.
+"""Ablate seeded queries: train with one part exchanged at a time, and tabulate the figures.
 
     python benchmarks/ablation.py run [--variants NAME ...] [--data worms nuclei] [--seeds 1 2 3]
     python benchmarks/ablation.py table

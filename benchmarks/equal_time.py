@@ -1,4 +1,4 @@
-"""Models that are trained for the same time, each alone: what they find then.
+"""Train models for the same time, each alone, and evaluate them.
 
     python benchmarks/equal_time.py CONFIG [CONFIG ...] [--seconds 480] [--threads 2] [--seed 1]
     python benchmarks/equal_time.py --table

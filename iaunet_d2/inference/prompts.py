@@ -19,7 +19,7 @@ from .inputs import Input
 from .sources.base import Plane
 
 IMAGE_COLUMNS = ("image", "file", "label")
-"""What the column with the image's name may be called; Fiji says Label."""
+"""Accepted names of the column with the image; Fiji writes Label."""
 
 
 def answers_at(model: nn.Module, entry: dict[str, Any], points: np.ndarray) -> ScoredMasks:
@@ -163,7 +163,7 @@ def _place(
 
 
 def _by_shown_name(images: Sequence[Input]) -> dict[str, set[str]]:
-    """All that an image may be called, and which images are."""
+    """Map every name that an image goes by to the images with that name."""
     known: dict[str, set[str]] = {}
     for one in images:
         for called in {one.shown, str(one.path), one.path.name, one.path.stem, one.name}:
@@ -174,10 +174,8 @@ def _by_shown_name(images: Sequence[Input]) -> dict[str, set[str]]:
 def _one_image(known: Mapping[str, set[str]], called: str, where: str) -> str:
     found = known.get(called.strip(), set())
     if len(found) != 1:
-        problem = (
-            f"is {len(found)} of the images: name its folders"
-            if found
-            else ("is none of the images that predict was given")
-        )
+        problem = f"is {len(found)} of the images: name its folders"
+        if not found:
+            problem = "is none of the images that predict was given"
         raise BadFileError(f"{where}: {called!r} {problem}")
     return next(iter(found))

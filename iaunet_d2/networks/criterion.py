@@ -132,17 +132,26 @@ class SetCriterion(nn.Module):
         return torch.cat(costs)
 
     def _class_loss(
-        self, class_logits: Tensor, matches: Sequence[Match], targets: Sequence[Target]
+        self,
+        class_logits: Tensor,
+        matches: Sequence[Match],
+        targets: Sequence[Target],
+        counted: Tensor | None = None,
     ) -> Tensor:
-        """Weighted mean cross-entropy over all queries of the batch, per prediction: (L,)."""
+        """Weighted mean cross-entropy over the batch's queries, per prediction: (L,).
+
+        ``counted`` (B, Q) is False for queries that do not count; None counts all.
+        """
         expected = torch.full(class_logits.shape[:3], self.num_classes, device=class_logits.device)
         for b, (match, target) in enumerate(zip(matches, targets, strict=True)):
             expected[:, b].scatter_(1, match.queries, target.labels[match.targets])
         losses = F.cross_entropy(
             class_logits.flatten(0, 2), expected.flatten(), self.class_weights, reduction="none"
-        )
+        ).view_as(expected)
         weight = self.class_weights[expected]
-        return losses.view_as(expected).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
+        if counted is not None:
+            losses, weight = losses * counted, weight * counted
+        return losses.sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-6)
 
     def _mask_losses(
         self,

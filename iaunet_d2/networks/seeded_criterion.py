@@ -21,9 +21,9 @@ class SeededCriterion(SetCriterion):
         teacher_weight: of the mask losses of the teacher queries.
         location_cost: of a query whose anchor lies outside an instance, in matching (FastInst,
             section 3.4).
-        class_loss: ``quality``, a focal loss that wants a matched query's class probability to be
-            its mask's IoU (quality focal loss, Li et al., NeurIPS 2020), so that the better of two
-            queries of a cell has the higher score; or ``cross_entropy``, the base class's.
+        class_loss: ``cross_entropy``, the base class's; or ``quality``, a focal loss that wants a
+            matched query's class probability to be its mask's IoU (quality focal loss, Li et al.,
+            NeurIPS 2020), so that the better of two queries of a cell has the higher score.
         local_points: take the points of the mask losses around the instance, instead of all over
             the image, where a small cell gets few.
         options: of the base class.
@@ -35,8 +35,8 @@ class SeededCriterion(SetCriterion):
         heat_weight: float = 1.0,
         teacher_weight: float = 1.0,
         location_cost: float = 100.0,
-        class_loss: str = "quality",
-        local_points: bool = True,
+        class_loss: str = "cross_entropy",
+        local_points: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
@@ -64,12 +64,12 @@ class SeededCriterion(SetCriterion):
             embeddings = torch.stack([p.mask_embeddings for p in predictions]).float()
             features = mask_features.float()
             with torch.no_grad():
-                matches = self._matches(class_logits, embeddings, features, targets, seeds)
+                matches = self.match(class_logits, embeddings, features, targets, seeds)
             if self.class_loss == "quality":
                 quality = mask_quality(embeddings, features, matches, targets)
                 ce = self._quality_loss(class_logits, quality, matches, targets, seeds)
             else:
-                ce = self._seeded_class_loss(class_logits, matches, targets, seeds)
+                ce = self._class_loss(class_logits, matches, targets, seeds.valid)
             bce, dice = self._mask_losses(embeddings, features, matches, targets)
             losses = self._named(ce, bce, dice)
             losses.update(self._teacher_losses(predictions, features, targets, seeds))
@@ -77,7 +77,7 @@ class SeededCriterion(SetCriterion):
                 losses["loss_heat"] = self.heat_weight * heat_loss(seeds, targets)
         return losses
 
-    def _matches(
+    def match(  # type: ignore[override]
         self,
         class_logits: Tensor,
         embeddings: Tensor,
@@ -94,24 +94,6 @@ class SeededCriterion(SetCriterion):
             )
             costs.append(cost + self.location_cost * outside(seeds.anchors[b, :own], target.masks))
         return hungarian(costs)
-
-    def _seeded_class_loss(
-        self,
-        class_logits: Tensor,
-        matches: Sequence[Match],
-        targets: Sequence[Target],
-        seeds: Seeds,
-    ) -> Tensor:
-        """Weighted mean cross-entropy over the queries there are, per prediction: (L,)."""
-        expected = torch.full(class_logits.shape[:3], self.num_classes, device=class_logits.device)
-        for b, (match, target) in enumerate(zip(matches, targets, strict=True)):
-            expected[:, b].scatter_(1, match.queries, target.labels[match.targets])
-        losses = F.cross_entropy(
-            class_logits.flatten(0, 2), expected.flatten(), self.class_weights, reduction="none"
-        ).view_as(expected)
-        weight = self.class_weights[expected] * seeds.valid
-        total = (losses * seeds.valid).sum(dim=(1, 2))
-        return total / weight.sum(dim=(1, 2)).clamp(min=1e-6)
 
     def _quality_loss(
         self,
@@ -166,8 +148,7 @@ class SeededCriterion(SetCriterion):
             pair = queries.expand(count, -1), taught[queries].expand(count, -1)
             matches.append(Match(*pair))
         bce, dice = self._mask_losses(embeddings, features, matches, targets)
-        most = max(len(t.labels) for t in targets)
-        weight = self.teacher_weight / max(seeds.taught.shape[1] // max(most, 1), 1)
+        weight = self.teacher_weight / max(t.places.shape[1] for t in seeds.targets or ())
         return {
             "loss_teacher_mask": weight * self.weights.mask_weight * bce.sum(),
             "loss_teacher_dice": weight * self.weights.dice_weight * dice.sum(),

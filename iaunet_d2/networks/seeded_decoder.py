@@ -42,7 +42,7 @@ class Seeds:
 
 @dataclass
 class SeededPrediction(QueryPrediction):
-    """What one block predicts.
+    """Hold the prediction of one block.
 
     Attributes:
         seeds: where the queries began.
@@ -304,7 +304,7 @@ class SeededDecoder(QueryDecoder):
         count, own = anchors.shape[1], seeds.anchors.shape[1]
         teacher = torch.arange(count, device=anchors.device) >= own
         apart = (teacher[:, None] != teacher) | ~valid[:, None]  # (B, Q, Q)
-        # Who fills up attends to itself alone: to no one would be no number.
+        # A filler attends to itself alone: a row without a key would be NaN.
         itself = torch.eye(count, dtype=torch.bool, device=anchors.device)
         return anchors, (apart & ~itself)[:, None]
 
@@ -312,7 +312,7 @@ class SeededDecoder(QueryDecoder):
         normed = self.norm(queries)
         embeddings = self._embeddings(normed, anchors)
         own = seeds.anchors.shape[1]
-        # What fills the batch up is surely nothing.
+        # Fillers are certain to be no object.
         class_logits = self.class_head(normed[:, :own])
         nothing = torch.full_like(class_logits[0, 0], -torch.inf)
         nothing[-1] = 0

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from iaunet_d2.networks import (
     MapShape,
+    Match,
     SeededCriterion,
     SeededDecoder,
     SeedTarget,
@@ -15,8 +16,9 @@ from iaunet_d2.networks import (
     mask_logits,
 )
 from iaunet_d2.networks.local_attention import LocalAttention
+from iaunet_d2.networks.points import points_around
 from iaunet_d2.networks.position import sine_encoding_of_points
-from iaunet_d2.networks.seeded_criterion import heat_loss, outside
+from iaunet_d2.networks.seeded_criterion import boxes_around, heat_loss, mask_quality, outside
 from iaunet_d2.networks.seeded_decoder import Seeds
 
 SHAPES = {
@@ -216,7 +218,7 @@ def test_a_query_takes_the_instance_that_it_begins_in():
     seeds = prediction.seeds
     seeds.anchors[0, 0], seeds.anchors[0, 1] = torch.tensor([55.0, 45.0]), torch.tensor([9.0, 21.0])
     seeds.anchors[0, 2:] = 1.0
-    match = criterion._matches(
+    match = criterion.match(
         prediction.class_logits[None], prediction.mask_embeddings[None], features, [target], seeds
     )[0]
     assert match.targets.tolist() == [[0, 1]] and match.queries.tolist() == [[1, 0]]
@@ -237,3 +239,64 @@ def test_windows_stay_exact_in_half_precision():
     logits, expected = (c[0, 0] @ at for c in (coefficients, exact.teacher_embeddings[..., 32:]))
     torch.testing.assert_close(logits, expected, atol=0.05, rtol=0.05)
     assert not F.relu(-logits).any()  # both places are inside
+
+
+def test_the_quality_loss_by_hand():
+    criterion = SeededCriterion(class_loss="quality")
+    seeds = Seeds(
+        torch.zeros(1, 3, 2),
+        torch.tensor([[True, True, False]]),
+        torch.zeros(1, 1, 1),
+        None,
+        torch.zeros(1, 0),
+    )
+    # Probabilities 3/4 and 1/4; the third fills up.
+    logits = torch.tensor([[[[math.log(3), 0.0], [-math.log(3), 0.0], [9.0, 0.0]]]])
+    match = Match(torch.tensor([[0]]), torch.tensor([[0]]))
+    target = Target(torch.zeros(1, dtype=torch.int64), torch.ones(1, 4, 4, dtype=torch.bool))
+    quality = [torch.tensor([[0.5]])]
+    got = criterion._quality_loss(logits, quality, [match], [target], seeds)
+    matched = -(math.log(0.75) + math.log(0.25)) / 2 * 0.25**2
+    other = -math.log(0.75) * 0.25**2
+    assert got.tolist() == [pytest.approx(matched + other, rel=1e-5)]
+
+
+def test_mask_quality_is_the_iou():
+    masks = torch.zeros(1, 8, 8, dtype=torch.bool)
+    masks[0, :, :4] = True
+    target = Target(torch.zeros(1, dtype=torch.int64), masks)
+    features = torch.full((1, 1, 4, 4), -1.0)
+    features[..., 1:3] = 1  # columns 2 to 5 of 8: a third of the union
+    match = Match(torch.tensor([[0]]), torch.tensor([[0]]))
+    got = mask_quality(torch.ones(1, 1, 1, 1), features, [match], [target])
+    assert got[0].tolist() == [[pytest.approx(1 / 3)]]
+
+
+def test_points_lie_around_the_instance():
+    masks = torch.zeros(3, 100, 200, dtype=torch.bool)
+    masks[0, 40:60, 20:60] = True
+    masks[1, :, 190:] = True
+    boxes = boxes_around(masks)  # a quarter and 8 pixels: 18 and 13; cut at the border; nothing
+    expected = torch.tensor(
+        [[2 / 200, 0.27, 78 / 200, 0.73], [179.5 / 200, 0, 1, 1], [0, 0, 1, 1.0]]
+    )
+    torch.testing.assert_close(boxes, expected)
+    torch.manual_seed(0)
+    logits = torch.full((3, 25, 50), 5.0)
+    logits[:, :, 10] = 0.1  # uncertain in this column alone
+    points = points_around(logits, boxes, 100, 3.0, 0.5)
+    assert points.shape == (3, 100, 2)
+    near = points[0, :75]  # all but the last quarter lie in the box
+    assert ((near >= expected[0, :2]) & (near <= expected[0, 2:])).all()
+    assert (near[:10, 0] * 50 - 10.5).abs().max() < 5 and points[0, 75:, 0].max() > 0.5
+
+
+@pytest.mark.parametrize("options", [{"class_loss": "quality"}, {"local_points": True}])
+def test_other_losses_reach_every_parameter(options):
+    net, criterion = decoder(), SeededCriterion(num_points=64, matcher_points=64, **options)
+    levels, features = maps(batch=1)
+    target = Target(torch.zeros(1, dtype=torch.int64), square(8, 20)[None])
+    predictions = net(levels, features, None, True, [seeds_at([(14, 26)])])
+    losses = criterion(predictions, net.extend(features), [target])
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
