@@ -13,8 +13,9 @@ from typing import Protocol
 from ..data.errors import BadFileError
 from ..data.readers import DECODER_ERRORS
 from ..inference.cells import Cells
+from ..inference.loaded import Loaded
 from ..inference.outputs import FORMATS, write
-from ..inference.segmenter import KEPT_PIXELS, Loaded, Progress
+from ..inference.segmenter import KEPT_PIXELS, Progress
 from ..inference.sources import SUFFIXES
 from ..inference.sources.base import Plane
 

@@ -1,6 +1,5 @@
 """Point prompts: the cell at each of some places, instead of all cells."""
 
-import copy
 import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import transforms as T
 from torch import nn
 
 from ..data.errors import BadFileError
@@ -109,13 +107,6 @@ def window_at(point: Sequence[float], size: tuple[int, int], side: int) -> tuple
     starts = (round(at - side / 2) for at in (point[1], point[0]))
     top, left = (max(0, min(s, n - side)) for s, n in zip(starts, size, strict=True))
     return top, left
-
-
-def mapper_with(mapper: Any, augmentation: T.Augmentation) -> Any:
-    """Return a copy of a mapper that does this instead of its augmentations."""
-    changed = copy.copy(mapper)
-    changed.augmentations = T.AugmentationList([augmentation])
-    return changed
 
 
 def read_points(file: str | os.PathLike[str], images: Sequence[Input]) -> dict[str, np.ndarray]:

@@ -21,10 +21,11 @@ from ..lock import only_one
 from .cells import Cells
 from .claims import STALE_AFTER, Claims
 from .inputs import Input
+from .loaded import Loaded, batches_with
 from .options import Options, Summary
 from .outputs import FORMATS, write
 from .records import Records, plane_part, write_summaries
-from .segmenter import KEPT_PIXELS, Loaded, Segmenter, batches_with
+from .segmenter import KEPT_PIXELS, Segmenter
 from .sources.base import Plane
 
 logger = logging.getLogger(__name__)

@@ -4,22 +4,22 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
 
 from ..data import BadFileError, IAUNetDatasetMapper
 from ..data.readers import Limits, pixel_limits, stretched
 from ..networks.scored_masks import ScoredMasks
 from .cells import Cells
 from .large import segment_large
+from .loaded import Loaded, batches_with, scaled_mapper
 from .model_folder import class_names, find_model, model_config
 from .predictor import Predictor, find_instances
-from .prompts import answers_at, answers_in_tiles, checked_points, mapper_with
+from .prompts import answers_at, answers_in_tiles, checked_points
 from .sources import array_planes, open_planes
 from .sources.base import ArrayPlane, Plane
 from .stretch import plane_limits, plane_pixels
@@ -38,26 +38,6 @@ WHOLE_UP_TO_UNKNOWN = 2.0
 
 Image = np.ndarray | str | os.PathLike[str]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A plane that is ready for the model.
-
-    Attributes:
-        plane: in memory if it is kept.
-        tile: side of its tiles in pixels; 0 for one that is shown whole.
-        limits: of the grey values.
-        statistics: mean and standard deviation of each channel (2, C), by which all its tiles are
-            normalised; None where a model's ``INPUT.NORMALIZE`` asks for none.
-        entry: what the model takes, for a plane that is shown whole.
-    """
-
-    plane: Plane
-    tile: int
-    limits: Limits
-    statistics: torch.Tensor | None = None
-    entry: dict[str, Any] | None = None
 
 
 class Segmenter:
@@ -221,7 +201,7 @@ class Segmenter:
         if one.entry is not None:
             found = answers_at(self.model, one.entry, places)
         else:
-            mapper = mapper_with(self._mapper, ScaleBy(self._scale(one.tile)))
+            mapper = scaled_mapper(self._mapper, self._scale(one.tile))
             found = answers_in_tiles(
                 self.model,
                 plane,
@@ -284,7 +264,7 @@ class Segmenter:
         if not one.tile:
             return self.find_together([one])[0]
         plane = one.plane
-        mapper = mapper_with(self._mapper, ScaleBy(self._scale(one.tile)))
+        mapper = scaled_mapper(self._mapper, self._scale(one.tile))
 
         def segment(tiles: list[np.ndarray]) -> list[Cells]:
             entries = [self._tile_entry(pixels, one, mapper) for pixels in tiles]
@@ -409,24 +389,3 @@ class Segmenter:
             channel_names=tuple(plane.channel_names),
             pixels=pixels,
         )
-
-
-def batches_with(one: Loaded, other: Loaded) -> bool:
-    """Whether two planes may share a pass: shown whole, and of the same size to the network."""
-    if one.entry is None or other.entry is None:
-        return False
-    return one.entry["image"].shape == other.entry["image"].shape
-
-
-class ScaleBy(T.Augmentation):
-    """Resize by a factor, whatever the size."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        """The resizing of an image (H, W, C)."""
-        height, width = image.shape[:2]
-        new = [max(1, round(side * self.factor)) for side in (height, width)]
-        return T.ResizeTransform(height, width, new[0], new[1])
