@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
@@ -121,14 +122,19 @@ def setup(args: Namespace) -> CfgNode:
 def run(args: Namespace) -> None:
     """Train or evaluate in this process, one of several or the only one."""
     cfg = setup(args)
-    if args.eval_only:
-        evaluate_only(cfg, args.resume)
-        return
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    if comm.is_main_process():
-        write_training_data(cfg)
-    trainer.train()
+    # What a network has learnt leaves gradients of 1e-40, which take a CPU many times as long.
+    torch.set_flush_denormal(True)
+    try:
+        if args.eval_only:
+            evaluate_only(cfg, args.resume)
+            return
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        if comm.is_main_process():
+            write_training_data(cfg)
+        trainer.train()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def evaluate_only(cfg: CfgNode, resume: bool) -> None:

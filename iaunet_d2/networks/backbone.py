@@ -78,6 +78,9 @@ class TimmPyramid(nn.Module):
                 f"{key} {name!r} gives maps at strides {info.reduction()}; the model needs "
                 f"{tuple(strides)}"
             )
+        if isinstance(blocks := getattr(self.body, "blocks", None), nn.Sequential):
+            # timm builds and runs all stages of the EfficientNets, also those without a map.
+            del blocks[info.get_dicts()[-1].get("stage", len(blocks)) :]
         if checkpoint:
             _load_checkpoint(self.body, checkpoint)
         self.channels: list[int] = list(info.channels())

@@ -28,6 +28,16 @@ def test_maps_at_four_strides(name, channels, size):
     assert shapes == list(zip(channels, (4, 8, 16, 32), strict=True))
 
 
+@pytest.mark.parametrize(("last", "stages"), [(8, 3), (16, 5), (32, 7)])
+def test_stages_beyond_the_last_stride_are_not_built(last, stages):
+    """Of EfficientNet-Lite0's seven stages two have stride 16, and two stride 32."""
+    strides = tuple(s for s in (4, 8, 16, 32) if s <= last)
+    backbone = TimmPyramid("tf_efficientnet_lite0", strides=strides)
+    assert len(backbone.body.blocks) == stages
+    sum(m.sum() for m in backbone(torch.randn(1, 3, 64, 64)).values()).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
 def test_another_pyramid_is_refused_with_the_key():
     with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NAME 'vit_tiny_patch16_224'"):
         TimmPyramid("vit_tiny_patch16_224")
