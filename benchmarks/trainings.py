@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_masks
 
+import iaunet_d2  # noqa: F401  registers the data sets
+
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("AP", "AP50", "AP75", "overlapping", "F1", "precision", "recall", "doubles")
 
@@ -39,8 +41,8 @@ class Rows:
         def one(task: Row) -> None:
             try:
                 row = task | measure(task)
-            except RuntimeError as error:
-                sys.stderr.write(f"{task}: {error}\n")
+            except Exception as error:  # the other trainings go on
+                sys.stderr.write(f"{task}: {type(error).__name__}: {error}\n")
                 return
             with self.lock:
                 self.file.write_text(json.dumps([*self.all(), row], indent=1) + "\n")
@@ -142,9 +144,7 @@ def _predictions(folder: Path) -> dict[int, list[dict[str, Any]]]:
 
 def _truth(split: str) -> dict[int, list[dict[str, Any]]]:
     """Run lengths of the instances by image."""
-    from detectron2.data import DatasetCatalog
-
-    import iaunet_d2  # noqa: F401  registers the data sets
+    from detectron2.data import DatasetCatalog  # there once iaunet_d2 is
 
     found = {}
     for record in DatasetCatalog.get(split):

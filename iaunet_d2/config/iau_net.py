@@ -24,6 +24,8 @@ def add_iau_net(cfg: CN) -> None:
     cfg.MODEL.IAU_NET.INTERIOR_THRESH = 0.5
     # Instances grow where the background's probability is below this.
     cfg.MODEL.IAU_NET.FOREGROUND_THRESH = 0.5
+    # Take off the boundary's outer half, which the targets paint around each cell.
+    cfg.MODEL.IAU_NET.TRIM = True
     # Smaller instances, in pixels, are dropped.
     cfg.MODEL.IAU_NET.MIN_SIZE = 16
 

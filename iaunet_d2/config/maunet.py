@@ -54,3 +54,5 @@ def add_maunet(cfg: CN) -> None:
     own.INFERENCE.PEAK = 0.6
     # Instances smaller than this share of the image's mean are dropped.
     own.INFERENCE.LEAST_SHARE = 0.1
+    # Cut instances out as the authors' code does, with OpenCV's watershed.
+    own.INFERENCE.PUBLISHED_CUTTING = False

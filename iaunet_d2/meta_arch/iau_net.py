@@ -15,6 +15,7 @@ from ..networks import (
     focal_tversky_loss,
     grown,
     without_holes,
+    without_rim,
     without_small,
 )
 from .backbones import TIMM_BUILDER, build_backbone, timm_backbone
@@ -45,6 +46,7 @@ class ImprovedAttentionUNet(LabelMapModel):
         interior_threshold: interiors, summed over classes, are where their probability exceeds it.
         foreground_threshold: the foreground is where the background's probability is below it.
         min_size: instances of fewer pixels of the original image are dropped.
+        trim: take off the boundary's outer half, which the targets paint around each cell.
     """
 
     network: AttentionUNet
@@ -69,6 +71,7 @@ class ImprovedAttentionUNet(LabelMapModel):
         interior_threshold: float = 0.5,
         foreground_threshold: float = 0.5,
         min_size: int = 16,
+        trim: bool = True,
     ) -> None:
         super().__init__(
             network=network,
@@ -83,7 +86,7 @@ class ImprovedAttentionUNet(LabelMapModel):
         self.alpha, self.gamma = alpha, gamma
         self.interior_threshold = interior_threshold
         self.foreground_threshold = foreground_threshold
-        self.min_size = min_size
+        self.min_size, self.trim = min_size, trim
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -107,6 +110,7 @@ class ImprovedAttentionUNet(LabelMapModel):
             "interior_threshold": own.INTERIOR_THRESH,
             "foreground_threshold": own.FOREGROUND_THRESH,
             "min_size": own.MIN_SIZE,
+            "trim": own.TRIM,
         }
 
     def losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -127,11 +131,13 @@ class ImprovedAttentionUNet(LabelMapModel):
         """Softmax over the classes (B, 1 + K or 2 + K, H, W), and no distance."""
         return self.network(images).float().softmax(1), None
 
-    def instances(self, probabilities: np.ndarray, distance: np.ndarray | None) -> np.ndarray:
+    def instances(
+        self, probabilities: np.ndarray, distance: np.ndarray | None, scale: float = 1.0
+    ) -> np.ndarray:
         """Connected interiors, grown to the whole foreground; or the connected foreground.
 
         The watershed floods where interiors are probable first, so two cells meet where the
-        boundary between them is surest.
+        boundary between them is surest. The boundary's outer half is taken off.
         """
         foreground = probabilities[0] < self.foreground_threshold
         if self.targets_kind == "foreground":
@@ -139,7 +145,9 @@ class ImprovedAttentionUNet(LabelMapModel):
         else:
             interior = probabilities[1 : 1 + self.num_classes].sum(0)
             markers = components(interior > self.interior_threshold)
-            labels = grown(markers, -interior, foreground)
+            labels = without_holes(grown(markers, foreground, -interior))
+            if self.trim:
+                labels = without_rim(labels, scale)
         return without_holes(without_small(labels, self.min_size))
 
     def counted(self, train_mode: bool) -> nn.Module:

@@ -1,5 +1,6 @@
 """What the systems that predict one label map per image share (IAU-net and MAUNet)."""
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -76,12 +77,15 @@ class LabelMapModel(SegmentationModel):
         """
 
     @abstractmethod
-    def instances(self, probabilities: np.ndarray, distance: np.ndarray | None) -> np.ndarray:
+    def instances(
+        self, probabilities: np.ndarray, distance: np.ndarray | None, scale: float = 1.0
+    ) -> np.ndarray:
         """Cut one image's instances out.
 
         Args:
             probabilities: (1 + K or more, h, w) float32, finite, at the size of the result.
             distance: (h, w) float32, finite, or None.
+            scale: pixels of the result for one of the network's.
 
         Returns:
             label map (h, w) int32, 0 outside; the numbers need not be without gaps.
@@ -106,7 +110,8 @@ class LabelMapModel(SegmentationModel):
             if distance is not None:
                 depth = _resized(distance[i, None], image_size, size)[0]
                 depth = np.where(np.isfinite(depth), depth, np.float32(0))
-            labels = self.instances(classes, depth)
+            scale = math.sqrt(size[0] * size[1] / (image_size[0] * image_size[1]))
+            labels = self.instances(classes, depth, scale)
             results.append(scored_label_map(labels, classes, self.num_classes, self.max_instances))
         return results
 

@@ -215,12 +215,14 @@ class MAUNet(LabelMapModel):
 
         return multi_scale(windowed, image, own.scales, own.most_pixels)
 
-    def instances(self, probabilities: np.ndarray, distance: np.ndarray | None) -> np.ndarray:
+    def instances(
+        self, probabilities: np.ndarray, distance: np.ndarray | None, scale: float = 1.0
+    ) -> np.ndarray:
         """Label map (h, w) of one image's maps; the interior is that of any class."""
         interior = probabilities[1 : 1 + self.num_classes].sum(axis=0)
         if distance is None:
             raise ValueError("MAUNet cuts instances out of the distance field, and there is none")
-        return distance_instances(interior, probabilities[0], distance, self.cutting)
+        return distance_instances(interior, probabilities[0], distance, self.cutting, scale)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalised images in one tensor, mirrored at the right and the bottom to fill it."""

@@ -206,4 +206,5 @@ def cutting_settings(cfg: Any) -> DistanceSettings:
         own.SEED_IS == "relative",
         own.PEAK,
         own.LEAST_SHARE,
+        own.PUBLISHED_CUTTING,
     )

@@ -18,7 +18,14 @@ from .inference import (
     rescored_queries,
 )
 from .installed_weights import installed_weights
-from .label_maps import components, grown, scored_label_map, without_holes, without_small
+from .label_maps import (
+    components,
+    grown,
+    scored_label_map,
+    without_holes,
+    without_rim,
+    without_small,
+)
 from .maps import (
     STRIDES,
     MapSelection,
@@ -153,5 +160,6 @@ __all__ = [
     "with_boxes",
     "without_holes",
     "without_overlaps",
+    "without_rim",
     "without_small",
 ]

@@ -1,5 +1,6 @@
 """Label maps: from maps per pixel to instances that do not overlap (IAU-net and MAUNet)."""
 
+import cv2
 import numpy as np
 import torch
 from scipy import ndimage
@@ -8,9 +9,13 @@ from skimage.segmentation import watershed
 from .scored_masks import ScoredMasks
 
 
-def components(mask: np.ndarray) -> np.ndarray:
-    """Number the parts of a mask (H, W) that hang together by edges: int32, 0 outside."""
-    return ndimage.label(mask, output=np.int32)[0]
+CORNERS = np.ones((3, 3), dtype=bool)
+"""Pixels that meet at a corner hang together."""
+
+
+def components(mask: np.ndarray, structure: np.ndarray | None = None) -> np.ndarray:
+    """Number the parts of a mask (H, W) that hang together, by edges or :data:`CORNERS`: int32."""
+    return ndimage.label(mask, structure, output=np.int32)[0]
 
 
 def without_small(labels: np.ndarray, min_size: int) -> np.ndarray:
@@ -41,13 +46,42 @@ def without_holes(labels: np.ndarray) -> np.ndarray:
     return filled
 
 
-def grown(markers: np.ndarray, landscape: np.ndarray, foreground: np.ndarray) -> np.ndarray:
-    """Flood the foreground from markers, low ground first; foreground out of reach stays 0.
+def without_rim(labels: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Take off what the boundary class adds to a cell on the outside.
+
+    Targets paint the boundary of a cell of S pixels as far as ceil(sqrt(S) / 40) outside of it
+    (:func:`~.dense_targets.interior_classes`); towards the background, so much is not the cell's.
+    Where cells meet, each one's boundary lies on the other, and nothing is to be taken off.
+
+    Args:
+        labels: (H, W) int32, 0 outside.
+        scale: pixels of the map for one of the network's.
+    """
+    depth = cv2.distanceTransform((labels > 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    if labels.all():  # there is no background to measure from
+        return labels
+    kept, unsettled = labels, np.bincount(labels.ravel()) > 0
+    unsettled[0], radius = False, 0
+    while unsettled.any():
+        # As wide as the cell that is left would have it: S is not known before.
+        radius += 1
+        rimless = np.where(depth > radius * scale + 1e-3, labels, 0)
+        areas = np.bincount(rimless.ravel(), minlength=len(unsettled))
+        settled = unsettled & (np.ceil(np.sqrt(areas) / scale / 40) <= radius)
+        kept = np.where(settled[labels], rimless, kept)
+        unsettled &= ~settled
+    return kept
+
+
+def grown(
+    markers: np.ndarray, foreground: np.ndarray, landscape: np.ndarray | None = None
+) -> np.ndarray:
+    """Flood the foreground from markers; foreground out of reach stays 0.
 
     Args:
         markers: (H, W) int32, 0 where there is none.
-        landscape: (H, W) heights.
         foreground: (H, W) bool.
+        landscape: (H, W) heights, the low ground is flooded first; None: what is near.
 
     Returns:
         (H, W) int32.
@@ -57,7 +91,8 @@ def grown(markers: np.ndarray, landscape: np.ndarray, foreground: np.ndarray) ->
     # The rectangle of the foreground is all there is to flood.
     box = ndimage.find_objects((foreground | (markers > 0)).astype(np.uint8))[0]
     flooded = np.zeros(markers.shape, dtype=np.int32)
-    flooded[box] = watershed(landscape[box], markers[box], mask=foreground[box])
+    heights = np.zeros(markers[box].shape) if landscape is None else landscape[box]
+    flooded[box] = watershed(heights, markers[box], mask=foreground[box])
     return flooded
 
 

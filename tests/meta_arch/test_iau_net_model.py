@@ -178,16 +178,18 @@ def test_true_targets_give_the_true_cells_back():
     masks = squares((2, 3), (2, 15), (16, 3), (17, 25))  # the first two and the third touch
     masks[2, 14:16, 3:15] = True
     labels = np.array([0, 1, 1, 0])
-    # The boundary lies one pixel outside of the cells, too; the background takes it back.
+    # The boundary lies one pixel outside of the cells, too.
     classes = dense_target(masks, labels, 2).classes.numpy()
-    probabilities = certain(np.where(masks.any(0), classes, 0), 4)
-    found = segmented(probabilities, "MODEL.NUM_CLASSES", 2)
+    found = segmented(certain(classes, 4), "MODEL.NUM_CLASSES", 2)
     dense = found.dense().numpy()
     assert len(found) == 4
     for mask, label in zip(masks, labels, strict=True):
         iou = (dense & mask).sum((1, 2)) / (dense | mask).sum((1, 2))
-        assert iou.max() == 1 and found.classes[iou.argmax()] == label
+        # But for the nooks where two meet.
+        assert iou.max() > 0.93 and found.classes[iou.argmax()] == label
     np.testing.assert_allclose(found.scores, 0.99, rtol=1e-5)
+    fat = segmented(certain(classes, 4), "MODEL.NUM_CLASSES", 2, "MODEL.IAU_NET.TRIM", False)
+    assert (fat.dense().numpy().any(0) == (classes > 0)).all()
 
 
 def test_without_boundary_class_cells_that_touch_are_one():
@@ -204,9 +206,10 @@ def test_small_instances_and_holes():
     classes[6:9, 6:9] = 0  # a hole
     classes[20:25, 20:23] = 1  # 15 pixels
     classes[20:24, 30:34] = 1  # 16
-    found = segmented(certain(classes, 3))
+    fat = ("MODEL.IAU_NET.TRIM", False)
+    found = segmented(certain(classes, 3), *fat)
     assert sorted(found.dense().flatten(1).sum(1).tolist()) == [16, 144]
-    assert len(segmented(certain(classes, 3), "MODEL.IAU_NET.MIN_SIZE", 15)) == 3
+    assert len(segmented(certain(classes, 3), *fat, "MODEL.IAU_NET.MIN_SIZE", 15)) == 3
     # Foreground without an interior is no instance.
     assert len(segmented(certain(2 * classes, 3))) == 0
 

@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage.segmentation import watershed
 
-from iaunet_d2.networks import components, grown, scored_label_map, without_holes, without_small
+from iaunet_d2.networks import (
+    components,
+    grown,
+    scored_label_map,
+    without_holes,
+    without_rim,
+    without_small,
+)
 
 
 def picture(*rows):
@@ -49,7 +57,7 @@ def test_two_markers_meet_on_the_ridge():
     landscape[:, 5] = 1  # nearer to the second
     foreground = np.ones((3, 9), dtype=bool)
     foreground[:, 8] = False
-    got = grown(markers, landscape, foreground)
+    got = grown(markers, foreground, landscape)
     assert got.dtype == np.int32
     assert (got[:, :5] == 1).all() and (got[:, 6:8] == 2).all() and not got[:, 8].any()
 
@@ -58,10 +66,10 @@ def test_foreground_out_of_reach_stays_background():
     foreground = picture("1.1", "1.1") > 0
     markers = picture("7..", "...")
     np.testing.assert_array_equal(
-        grown(markers, np.zeros((2, 3)), foreground), picture("7..", "7..")
+        grown(markers, foreground), picture("7..", "7..")
     )
-    assert not grown(np.zeros_like(markers), np.zeros((2, 3)), foreground).any()
-    assert not grown(markers, np.zeros((2, 3)), np.zeros((2, 3), dtype=bool)).any()
+    assert not grown(np.zeros_like(markers), foreground).any()
+    assert not grown(markers, np.zeros((2, 3), dtype=bool)).any()
 
 
 def test_growth_in_a_rectangle_is_growth_in_the_frame():
@@ -72,7 +80,40 @@ def test_growth_in_a_rectangle_is_growth_in_the_frame():
     markers = np.where(foreground, rng.integers(1, 400, (40, 50)), 0).astype(np.int32)
     markers[markers > 9] = 0
     expected = watershed(landscape, markers, mask=foreground)
-    np.testing.assert_array_equal(grown(markers, landscape, foreground), expected)
+    np.testing.assert_array_equal(grown(markers, foreground, landscape), expected)
+
+
+def square(side, margin, frame=40, at=4):
+    """A square label of ``side`` pixels with the corner-free margin that a boundary class adds."""
+    labels = np.zeros((frame, frame), dtype=np.int32)
+    labels[at : at + side, at : at + side] = 1
+    y, x = np.ogrid[-margin : margin + 1, -margin : margin + 1]
+    return ndimage.binary_dilation(labels, x * x + y * y <= margin * margin).astype(np.int32)
+
+
+@pytest.mark.parametrize(("side", "margin"), [(1, 1), (6, 1), (40, 1), (41, 2), (80, 2), (81, 3)])
+def test_the_rim_is_as_wide_as_the_cell_has_it(side, margin):
+    """ceil(side / 40), of the cell without it."""
+    fat = square(side, margin, side + 10)
+    np.testing.assert_array_equal(without_rim(fat), square(side, 0, side + 10))
+
+
+def test_a_rim_is_taken_off_towards_the_background_alone():
+    labels = picture("....", "1122", "1122", "1122", "1122")
+    np.testing.assert_array_equal(
+        without_rim(labels), picture("....", "....", "1122", "1122", "1122")
+    )
+    full = np.ones((4, 5), dtype=np.int32)
+    np.testing.assert_array_equal(without_rim(full), full)
+    assert not without_rim(np.zeros((4, 5), dtype=np.int32)).any()
+
+
+def test_a_rim_is_wider_in_a_larger_image():
+    labels = np.repeat(np.repeat(square(6, 1), 3, 0), 3, 1)
+    np.testing.assert_array_equal(
+        without_rim(labels, 3.0)[15:27, 15:27], np.ones((12, 12), dtype=np.int32)
+    )
+    assert without_rim(labels, 3.0).sum() == pytest.approx(18 * 18, rel=0.1)
 
 
 def test_scores_and_classes_by_hand():
