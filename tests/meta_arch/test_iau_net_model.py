@@ -220,18 +220,19 @@ def test_thresholds():
     probabilities[:, 4:16, 4:16] = np.array([0.45, 0.2, 0.35])[:, None, None]
     probabilities[:, 6:14, 6:14] = np.array([0.2, 0.6, 0.2])[:, None, None]
     found = segmented(probabilities)
-    assert found.dense().flatten(1).sum(1).tolist() == [144]
-    expected = (64 * 0.8 + 80 * 0.55) / 144
+    # 12 x 12, without the boundary's outer half 10 x 10.
+    assert found.dense().flatten(1).sum(1).tolist() == [100]
+    expected = (64 * 0.8 + 36 * 0.55) / 100
     assert found.scores.tolist() == pytest.approx([expected], rel=1e-5)
     strict = segmented(probabilities, "MODEL.IAU_NET.FOREGROUND_THRESH", 0.4)
-    assert strict.dense().flatten(1).sum(1).tolist() == [64]
+    assert strict.dense().flatten(1).sum(1).tolist() == [36]  # 8 x 8 without it
     assert len(segmented(probabilities, "MODEL.IAU_NET.INTERIOR_THRESH", 0.7)) == 0
 
 
 def test_padding_is_cut_off_and_the_original_size_comes_back():
     # The network says foreground in the padding (Says), which must not enlarge the cell.
     probabilities = certain(squares((18, 29))[0], 3)
-    found = segmented(probabilities, height=60, width=82)
+    found = segmented(probabilities, "MODEL.IAU_NET.TRIM", False, height=60, width=82)
     assert found.size == (60, 82)
     expected = squares((36, 58), size=(60, 82), side=24)[0]
     np.testing.assert_array_equal(found.dense()[0], expected)
