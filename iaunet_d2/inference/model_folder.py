@@ -137,6 +137,15 @@ def model_config(files: ModelFiles, device: str = "auto", opts: Sequence[str] = 
     return cfg
 
 
+def sees_frame(cfg: CfgNode) -> bool:
+    """Whether what a model finds depends on how large the image around a cell is.
+
+    Not with seeded queries, where nothing else looks at the image as a whole.
+    """
+    own = cfg.MODEL
+    return own.QUERY_DECODER.NAME != "SeededQueryDecoder" or own.IAUNET.COORD_CONV or own.IAUNET.SE
+
+
 def choose_device(name: str = "auto") -> str:
     """A device of this machine.
 

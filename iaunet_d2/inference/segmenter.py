@@ -17,7 +17,7 @@ from ..networks.scored_masks import ScoredMasks
 from .cells import Cells
 from .large import segment_large
 from .loaded import Loaded, batches_with, scaled_mapper
-from .model_folder import class_names, find_model, model_config
+from .model_folder import class_names, find_model, model_config, sees_frame
 from .predictor import Predictor, find_instances
 from .prompts import answers_at, answers_in_tiles, checked_points
 from .sources import array_planes, open_planes
@@ -35,6 +35,9 @@ WHOLE_UP_TO = 1.5
 
 WHOLE_UP_TO_UNKNOWN = 2.0
 """The same where that side is not known, times the side of the network's input."""
+
+SHOWN_AT_LEAST = 512
+"""Side of a tile in pixels of the network's input, where a larger one changes nothing but speed."""
 
 Image = np.ndarray | str | os.PathLike[str]
 Progress = Callable[[int, int], None]
@@ -105,7 +108,8 @@ class Segmenter:
             image: a file of any format that is read, or an array (H, W) or (H, W, C), colours as
                 red, green, blue. What is not 8-bit is stretched as ``INPUT.PERCENTILES`` says.
             tile: "auto" shows an image whole that is about as large as those of the training, and
-                cuts a larger one into tiles of their size; a number cuts it into tiles of so many
+                cuts a larger one into tiles of their size, or larger ones for a model with seeded
+                queries, which does not see how large a tile is; a number cuts it into tiles of so many
                 pixels of the file, shown at the scale of the training; "off" shows it whole.
             axes: of file or array, one letter each, such as "CYX"; empty takes what the file says.
             channels: numbers of the channels to take, from 0; empty takes ``INPUT.CHANNELS``.
@@ -301,7 +305,10 @@ class Segmenter:
             return int(tile)
         typical, shown = self._typical_side(), self.cfg.INPUT.IMAGE_SIZE
         limit = WHOLE_UP_TO * typical if typical else WHOLE_UP_TO_UNKNOWN * shown
-        return 0 if max(size) <= limit else round(typical or shown)
+        if max(size) <= limit:
+            return 0
+        larger = 1.0 if sees_frame(self.cfg) else max(SHOWN_AT_LEAST / shown, 1.0)
+        return round(typical * larger) if typical else shown
 
     def _typical_side(self) -> float | None:
         return self.training.image_side if self.training else None

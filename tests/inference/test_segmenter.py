@@ -125,6 +125,28 @@ def test_large_images_are_cut_into_tiles_of_the_training_size(blobs):
     assert BlobFinder.shapes == [(3, 64, 49)]  # whole, as evaluation would
 
 
+SEEDED = ["MODEL.QUERY_DECODER.NAME", "SeededQueryDecoder"]
+
+
+@pytest.mark.parametrize(
+    ("opts", "side"),
+    [
+        # The network's input has 64 pixels, the tile 512 at that scale.
+        ([*SEEDED, "MODEL.IAUNET.COORD_CONV", "False", "MODEL.IAUNET.SE", "False"], 512),
+        ([*SEEDED, "MODEL.IAUNET.COORD_CONV", "True", "MODEL.IAUNET.SE", "False"], 64),
+        ([*SEEDED, "MODEL.IAUNET.COORD_CONV", "False", "MODEL.IAUNET.SE", "True"], 64),
+        (["MODEL.IAUNET.COORD_CONV", "False", "MODEL.IAUNET.SE", "False"], 64),
+    ],
+)
+def test_tiles_are_larger_where_the_model_does_not_see_their_size(blobs, opts, side):
+    larger = Segmenter(blobs.weights.parent, device="cpu", opts=opts)
+    assert larger.tile_side((96, 40)) == 0 and larger.tile_side((97, 40)) == side
+    image = spots(600, 300, (5, 7, 4, 6), (555, 230, 10, 12))
+    BlobFinder.shapes.clear()
+    assert boxes_of(larger.predict(image)) == [(5, 7, 4, 6), (555, 230, 10, 12)]
+    assert max(max(shape) for shape in BlobFinder.shapes) == side
+
+
 def test_tiles_without_training_data_get_the_size_of_the_networks_input(tmp_path):
     unknown = Segmenter(write_model(tmp_path / "m"), device="cpu", opts=["INPUT.IMAGE_SIZE", "32"])
     assert unknown.tile_side((64, 64)) == 0 and unknown.tile_side((65, 10)) == 32
