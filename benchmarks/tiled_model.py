@@ -22,7 +22,7 @@ from iaunet_d2.inference.cells import Cells
 
 
 def mosaic(segmenter: Segmenter, side: int) -> np.ndarray:
-    """Lay the validation images beside one another, row by row, again and again: (side, side, C)."""
+    """Lay the validation images side by side, row by row, again and again: (side, side, C)."""
     cfg = segmenter.cfg
     images = [
         entry["image"].permute(1, 2, 0).numpy().astype(np.uint8)

@@ -41,7 +41,7 @@ class Rows:
         def one(task: Row) -> None:
             try:
                 row = task | measure(task)
-            except Exception as error:  # the other trainings go on
+            except Exception as error:  # noqa: BLE001  the other trainings go on
                 sys.stderr.write(f"{task}: {type(error).__name__}: {error}\n")
                 return
             with self.lock:

@@ -30,8 +30,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": "auto",
         "metavar": "auto|N|off",
         "help": "auto: images larger than those of the training are cut into tiles of their size, "
-        "or larger ones with a seeded IAUNet; N: tiles of N pixels, shown to the model at the scale "
-        "of the training; off: never",
+        "or larger ones with a seeded IAUNet; N: tiles of N pixels, shown to the model at the "
+        "scale of the training; off: never",
     },
     "--device": {
         "default": "auto",

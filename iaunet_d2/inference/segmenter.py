@@ -109,8 +109,8 @@ class Segmenter:
                 red, green, blue. What is not 8-bit is stretched as ``INPUT.PERCENTILES`` says.
             tile: "auto" shows an image whole that is about as large as those of the training, and
                 cuts a larger one into tiles of their size, or larger ones for a model with seeded
-                queries, which does not see how large a tile is; a number cuts it into tiles of so many
-                pixels of the file, shown at the scale of the training; "off" shows it whole.
+                queries, which does not see how large a tile is; a number cuts it into tiles of so
+                many pixels of the file, shown at the scale of the training; "off" shows it whole.
             axes: of file or array, one letter each, such as "CYX"; empty takes what the file says.
             channels: numbers of the channels to take, from 0; empty takes ``INPUT.CHANNELS``.
             pixel_size: µm, or µm vertically and horizontally; None takes what the file says.

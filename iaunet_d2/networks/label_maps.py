@@ -8,7 +8,6 @@ from skimage.segmentation import watershed
 
 from .scored_masks import ScoredMasks
 
-
 CORNERS = np.ones((3, 3), dtype=bool)
 """Pixels that meet at a corner hang together."""
 
