@@ -55,6 +55,24 @@ def test_train_then_evaluate(call: Call, cells: str, tmp_path: Path) -> None:
         assert set(json.loads((out / "results.json").read_text())) == set(trained) == {cells}
 
 
+def tiny_number() -> float:
+    """Half of a denormal number, as torch computes it."""
+    return float(torch.tensor([1e-40]) / 2)
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="the processor cannot flush")
+def test_denormal_numbers_are_flushed_while_training(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    evaluate = Trainer.evaluate
+    monkeypatch.setattr(
+        Trainer, "evaluate", lambda self: (seen.append(tiny_number()), evaluate(self))[1]
+    )
+    assert call()[0] == 0 and seen == [0.0]
+    assert tiny_number() > 0
+
+
 def test_expected_results_are_verified(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {"cells": {"segm": {"AP": 42.0}, "bbox": {"AP": math.nan}}}
     monkeypatch.setattr(Trainer, "evaluate", lambda self: (measured, {}))
