@@ -117,7 +117,8 @@ def trained(
         row["overlapping"] = (found.get("overlap") or {}).get("AP-overlapping")
         row["F1"] = (found.get("neurips22") or {}).get("F1")
         truth = _truth(split)
-        row |= calibrated(_predictions(folder / "out/inference" / split), truth)
+        kept = calibrated(_predictions(folder / "out/inference" / split), truth)
+        row |= {key: kept[key] for key in ("threshold", "precision", "recall")}
         row["trained"] = _seconds_of_steps(folder / "out")
         if without_nms:
             again = ["MODEL.WEIGHTS", f"{folder}/out/model_final.pth", *without_nms]

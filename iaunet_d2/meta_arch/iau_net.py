@@ -145,9 +145,9 @@ class ImprovedAttentionUNet(LabelMapModel):
         else:
             interior = probabilities[1 : 1 + self.num_classes].sum(0)
             markers = components(interior > self.interior_threshold)
-            labels = without_holes(grown(markers, foreground, -interior))
-            if self.trim:
-                labels = without_rim(labels, scale)
+            labels = grown(markers, foreground, -interior)
+            if self.trim:  # a hole has no rim
+                labels = without_rim(without_holes(labels), scale)
         return without_holes(without_small(labels, self.min_size))
 
     def counted(self, train_mode: bool) -> nn.Module:

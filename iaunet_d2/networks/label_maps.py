@@ -56,9 +56,9 @@ def without_rim(labels: np.ndarray, scale: float = 1.0) -> np.ndarray:
         labels: (H, W) int32, 0 outside.
         scale: pixels of the map for one of the network's.
     """
-    depth = cv2.distanceTransform((labels > 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     if labels.all():  # there is no background to measure from
         return labels
+    depth = cv2.distanceTransform((labels > 0).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     kept, unsettled = labels, np.bincount(labels.ravel()) > 0
     unsettled[0], radius = False, 0
     while unsettled.any():

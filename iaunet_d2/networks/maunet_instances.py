@@ -100,11 +100,11 @@ def published_instances(
 
     Its lines, one pixel wide, belong to no cell; it leaves the frame's outermost pixels free too.
     """
-    inside = components(interior > settings.interior)
-    inside = without_small(inside, settings.min_interior) > 0
-    foreground = background < settings.background
+    parts = components(interior > settings.interior)
+    inside = without_small(parts, settings.min_interior) > 0
     if not inside.any():
         return np.zeros(inside.shape, dtype=np.int32)
+    foreground = background < settings.background
     smooth, side = _smoothed(distance, components(inside, CORNERS))
     greatest = float(smooth.max())
     seeds = components((smooth > settings.level(greatest)) & inside, CORNERS)
@@ -137,7 +137,7 @@ def _smoothed(distance: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, int]
 
 
 def peaks(smooth: np.ndarray, min_distance: int, least: float) -> np.ndarray:
-    """Local maxima of a map (H, W), which need not be those of a part of it: (H, W) bool.
+    """Mark the local maxima of a whole map (H, W): (H, W) bool.
 
     None is taken as near to the frame as two may be to each other: what rises towards the edge of
     an image has its peak beyond.

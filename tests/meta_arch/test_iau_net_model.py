@@ -178,7 +178,23 @@ def test_true_targets_give_the_true_cells_back():
     masks = squares((2, 3), (2, 15), (16, 3), (17, 25))  # the first two and the third touch
     masks[2, 14:16, 3:15] = True
     labels = np.array([0, 1, 1, 0])
-    # The boundary lies one pixel outside of the cells, too.
+    # The boundary lies one pixel outside of the cells, too; the background takes it back.
+    classes = dense_target(masks, labels, 2).classes.numpy()
+    probabilities = certain(np.where(masks.any(0), classes, 0), 4)
+    untrimmed = ("MODEL.NUM_CLASSES", 2, "MODEL.IAU_NET.TRIM", False)
+    found = segmented(probabilities, *untrimmed)
+    dense = found.dense().numpy()
+    assert len(found) == 4
+    for mask, label in zip(masks, labels, strict=True):
+        iou = (dense & mask).sum((1, 2)) / (dense | mask).sum((1, 2))
+        assert iou.max() == 1 and found.classes[iou.argmax()] == label
+    np.testing.assert_allclose(found.scores, 0.99, rtol=1e-5)
+
+
+def test_the_targets_themselves_give_the_true_cells_back_but_for_nooks():
+    masks = squares((2, 3), (2, 15), (16, 3), (17, 25))
+    masks[2, 14:16, 3:15] = True
+    labels = np.array([0, 1, 1, 0])
     classes = dense_target(masks, labels, 2).classes.numpy()
     found = segmented(certain(classes, 4), "MODEL.NUM_CLASSES", 2)
     dense = found.dense().numpy()
