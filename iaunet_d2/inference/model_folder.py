@@ -138,12 +138,17 @@ def model_config(files: ModelFiles, device: str = "auto", opts: Sequence[str] = 
 
 
 def sees_frame(cfg: CfgNode) -> bool:
-    """Whether what a model finds depends on how large the image around a cell is.
+    """Tell whether what a model finds depends on how large the image around a cell is.
 
-    Not with seeded queries, where nothing else looks at the image as a whole.
+    Not with seeded queries on IAUNet's own pixel decoder, where it has no part that looks at the
+    image as a whole.
     """
-    own = cfg.MODEL
-    return own.QUERY_DECODER.NAME != "SeededQueryDecoder" or own.IAUNET.COORD_CONV or own.IAUNET.SE
+    own, parts = cfg.MODEL.IAUNET, cfg.MODEL
+    return (
+        parts.QUERY_DECODER.NAME != "SeededQueryDecoder"
+        or parts.PIXEL_DECODER.NAME not in ("", "IAUNetPixelDecoder")
+        or (own.COORD_CONV or own.SE or own.ALIGN_CORNERS)
+    )
 
 
 def choose_device(name: str = "auto") -> str:

@@ -126,16 +126,23 @@ def test_large_images_are_cut_into_tiles_of_the_training_size(blobs):
 
 
 SEEDED = ["MODEL.QUERY_DECODER.NAME", "SeededQueryDecoder"]
+FREE = [
+    *("MODEL.IAUNET.COORD_CONV", "False"),
+    *("MODEL.IAUNET.SE", "False"),
+    *("MODEL.IAUNET.ALIGN_CORNERS", "False"),
+]
 
 
 @pytest.mark.parametrize(
     ("opts", "side"),
     [
         # The network's input has 64 pixels, the tile 512 at that scale.
-        ([*SEEDED, "MODEL.IAUNET.COORD_CONV", "False", "MODEL.IAUNET.SE", "False"], 512),
-        ([*SEEDED, "MODEL.IAUNET.COORD_CONV", "True", "MODEL.IAUNET.SE", "False"], 64),
-        ([*SEEDED, "MODEL.IAUNET.COORD_CONV", "False", "MODEL.IAUNET.SE", "True"], 64),
-        (["MODEL.IAUNET.COORD_CONV", "False", "MODEL.IAUNET.SE", "False"], 64),
+        ([*SEEDED, *FREE], 512),
+        ([*SEEDED, *FREE, "MODEL.IAUNET.COORD_CONV", "True"], 64),
+        ([*SEEDED, *FREE, "MODEL.IAUNET.SE", "True"], 64),
+        ([*SEEDED, *FREE, "MODEL.IAUNET.ALIGN_CORNERS", "True"], 64),
+        ([*SEEDED, *FREE, "MODEL.PIXEL_DECODER.NAME", "MSDeformAttnPixelDecoder"], 64),
+        (FREE, 64),
     ],
 )
 def test_tiles_are_larger_where_the_model_does_not_see_their_size(blobs, opts, side):
